@@ -1,0 +1,124 @@
+"""The plan: the whole decision of a compile, as a value that can be saved, read and applied again.
+
+Same model + same plan = same bytes. `plan.json` is this file's `Plan`, versioned by `schema`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from edgeprune.core.errors import PlanError
+
+SCHEMA = 1
+
+Option: TypeAlias = bool | int | float | str
+Precision: TypeAlias = Literal["fp32", "fp16"]
+Restore: TypeAlias = Literal["auto", "last-seen", "unmerge", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategySpec:
+    """A strategy by name, with those of its options that differ from the defaults."""
+
+    name: str
+    options: dict[str, Option] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCut:
+    """After the attention of one block, reduce the patch tokens to `keep`.
+
+    Attributes:
+        block: index of the block, 0-based, in execution order.
+        keep: patch tokens after the cut; prefix tokens are not counted and never removed.
+        strategy: how the tokens are chosen or merged at this cut.
+    """
+
+    block: int
+    keep: int
+    strategy: StrategySpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that was decided about one model.
+
+    Attributes:
+        schema: version of this format.
+        model_sha256: of the source ONNX (external data included); a plan fits no other model.
+        inputs: static shape of every graph input by name.
+        patch_tokens: N of the dense model, without prefix tokens.
+        prefix_tokens: class, distillation and register tokens, first in the sequence.
+        blocks: number of transformer blocks.
+        cuts: token reductions in order of their block.
+        eliminate_tail: compute only the rows that the head reads in the last block.
+        restore: how tokens come back where the head or an output needs all of them.
+        precision: of the engine; graph inputs and outputs stay fp32.
+        targets: names of target profiles.
+        seed: of every pseudo-random choice.
+    """
+
+    schema: int = SCHEMA
+    model_sha256: str
+    inputs: dict[str, tuple[int, ...]]
+    patch_tokens: int
+    prefix_tokens: int
+    blocks: int
+    cuts: tuple[TokenCut, ...] = ()
+    eliminate_tail: bool = True
+    restore: Restore = "auto"
+    precision: Precision = "fp32"
+    targets: tuple[str, ...] = ()
+    seed: int = 0
+
+    def schedule(self) -> tuple[int, ...]:
+        """Patch tokens left after each block's cut, `blocks` numbers."""
+        kept, out = self.patch_tokens, []
+        by_block = {cut.block: cut.keep for cut in self.cuts}
+        for block in range(self.blocks):
+            kept = by_block.get(block, kept)
+            out.append(kept)
+        return tuple(out)
+
+
+def check_plan(plan: Plan) -> None:
+    """Check what a plan must hold whatever the model is.
+
+    Raises:
+        PlanError: naming the field, what was expected and what was found.
+    """
+    if plan.schema != SCHEMA:
+        msg = f"plan has schema {plan.schema}, expected {SCHEMA}: `schema`"
+        raise PlanError(msg, hint="write the plan again with this version of edgeprune")
+    before, last = plan.patch_tokens, -1
+    for i, cut in enumerate(plan.cuts):
+        if not last < cut.block < plan.blocks:
+            msg = f"cut {i} is in block {cut.block}, expected a block after {last} and below {plan.blocks}: `cuts[{i}].block`"
+            raise PlanError(msg, hint="list the cuts in the order of their blocks, one cut a block")
+        if not 1 <= cut.keep <= before:
+            msg = f"block {cut.block} keeps {cut.keep} patch tokens but has {before}: `cuts[{i}].keep`"
+            raise PlanError(msg, hint="`keep` counts patch tokens, without prefix tokens")
+        before, last = cut.keep, cut.block
+
+
+def plan_to_json(plan: Plan) -> bytes:
+    """Serialise a plan; equal plans give equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(plan, order="sorted"), indent=2) + b"\n"
+
+
+def plan_from_json(data: bytes) -> Plan:
+    """Read a plan.
+
+    Raises:
+        PlanError: if the bytes are no plan of this schema, or the plan contradicts itself.
+    """
+    try:
+        plan = msgspec.json.decode(data, type=Plan)
+    except msgspec.DecodeError as error:
+        msg = f"not a plan: {error}"
+        raise PlanError(msg, hint="expected a plan.json written by `edgeprune plan` or `edgeprune compile`") from error
+    check_plan(plan)
+    return plan
