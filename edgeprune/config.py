@@ -1,0 +1,1 @@
+"""Options from `edgeprune.toml` and from `EDGEPRUNE_*` variables."""

@@ -1,0 +1,98 @@
+"""What a user may ask of a compile beside the model, the target and the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from edgeprune.core.errors import PlanError
+from edgeprune.core.plan import Option, Precision, Restore
+
+AUTO = "auto"
+DriftMetric: TypeAlias = Literal["cosine", "kl", "top1_agreement", "relative_error", "correlation", "mean_abs_error"]
+DRIFT_METRICS: tuple[str, ...] = get_args(DriftMetric)
+HIGHER_IS_BETTER = frozenset({"cosine", "top1_agreement", "correlation"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Everything with a default; a value that cannot be meant is refused when it is given.
+
+    Attributes:
+        strategy: name of a token-reduction strategy, or 'auto' to try several on the data and take the best.
+        strategy_options: options of that strategy by name.
+        data: folder of images, `.npy`, `.npz`, or 'pkg.module:callable'; None to validate nothing on data.
+        preprocess: 'imagenet', 'half', 'clip', or a TOML file.
+        reference: PyTorch source to validate against; None for the source ONNX.
+        inputs: static shape by input name, for inputs whose shape the model leaves open.
+        batch: size of the batch axis where the model leaves it open.
+        precision: of the engine; None is fp16 with a target and fp32 without.
+        samples: at most this many samples of the data; None for all.
+        seed: of every pseudo-random choice.
+        force: overwrite an existing output folder.
+        max_drift: limit by metric: an upper one, or a lower one for the metrics in `HIGHER_IS_BETTER`.
+        restore: how tokens come back where the head or an output needs all of them.
+        tail_elimination: compute only the rows that the head reads in the last block.
+        search: schedules to try on the data beside the default curve; 0 for none.
+        engine: build engines for the targets that can be built for here.
+        threads: of every run on this machine; 0 leaves it to the runtime.
+
+    Raises:
+        PlanError: if a number is outside its range, a shape is empty, or a metric has no such name.
+    """
+
+    strategy: str = AUTO
+    strategy_options: dict[str, Option] = field(default_factory=dict)
+    data: str | Path | None = None
+    preprocess: str | Path = "imagenet"
+    reference: str | None = None
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    batch: int = 1
+    precision: Precision | None = None
+    samples: int | None = None
+    seed: int = 0
+    force: bool = False
+    max_drift: dict[str, float] = field(default_factory=dict)
+    restore: Restore = "auto"
+    tail_elimination: bool = True
+    search: int = 8
+    engine: bool = True
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges, so that no later code has to."""
+        for name, value, low in (
+            ("batch", self.batch, 1),
+            ("samples", self.samples, 1),
+            ("search", self.search, 0),
+            ("seed", self.seed, 0),
+            ("threads", self.threads, 0),
+        ):
+            _check_at_least(name, value, low)
+        for metric in self.max_drift:
+            _check_metric(metric)
+        for name, shape in self.inputs.items():
+            _check_shape(name, shape)
+
+    def precision_for(self, targets: tuple[str, ...]) -> Precision:
+        """Precision of the engine for these targets, with the default decided."""
+        return self.precision or ("fp16" if targets else "fp32")
+
+
+def _check_at_least(name: str, value: int | None, low: int) -> None:
+    if value is not None and value < low:
+        msg = f"`{name}` is {value}, expected {low} or more"
+        raise PlanError(msg, hint=f"give a larger `{name}`, or leave it out for the default")
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in DRIFT_METRICS:
+        msg = f"no drift metric is named `{metric}`: `max_drift`"
+        raise PlanError(msg, hint=f"the metrics are {', '.join(DRIFT_METRICS)}")
+
+
+def _check_shape(name: str, shape: tuple[int, ...]) -> None:
+    if not shape or any(size < 1 for size in shape):
+        msg = f"input `{name}` is given the shape `{'x'.join(map(str, shape))}`, expected positive sizes"
+        raise PlanError(msg, hint="write it as NAME:1x3x224x224")
