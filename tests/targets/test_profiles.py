@@ -27,8 +27,8 @@ def test_shipped_peaks_follow_from_sms_and_clock(name: str) -> None:
     peak = target.sms * target.gpu_clock_mhz * 1e6 * rate[target.compute_capability] / 1e12
     assert peak == pytest.approx(target.fp16_dense_tflops, rel=0.01)  # the tables round clocks to 1 MHz
 
-
-XX
+    halves = 2 if target.description.startswith("GeForce") else 1
+    assert target.fp16_fp32acc_tflops == pytest.approx(target.fp16_dense_tflops / halves, rel=0.01)
 
 
 def test_the_spine_names_are_there() -> None:
