@@ -1,1 +1,23 @@
-"""What a compile or an inspection found out: as JSON for programs, as tables for a terminal."""
+"""What a compile, a validation or an inspection found out: values, as JSON for programs, as tables for a terminal."""
+
+from __future__ import annotations
+
+from edgeprune.report.environment import Environment, describe_environment
+from edgeprune.report.inspection import BlockFacts, Inspection, StrategyFit, TensorFacts
+from edgeprune.report.report import Budget, Report, StrategyReport, ValidationReport
+from edgeprune.report.serialise import from_json, to_json
+
+__all__ = [
+    "BlockFacts",
+    "Budget",
+    "Environment",
+    "Inspection",
+    "Report",
+    "StrategyFit",
+    "StrategyReport",
+    "TensorFacts",
+    "ValidationReport",
+    "describe_environment",
+    "from_json",
+    "to_json",
+]

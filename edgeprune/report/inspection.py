@@ -1,0 +1,87 @@
+"""What `inspect` recognised in a model: blocks, refusals, and which strategies apply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeprune.core.refusals import Refusal
+from edgeprune.core.results import ModelFacts
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorFacts:
+    """An input or output of a graph. `shape`: a size, the name of an open axis, or '?'."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockFacts:
+    """One recognised block.
+
+    Attributes:
+        index: 0-based, in execution order.
+        tokens: T, prefix tokens included.
+        prefix_tokens: class, distillation and register tokens.
+        heads: H; None where the heads were not recognised.
+        head_size: Dh; None where the heads were not recognised.
+        width: D, of the residual stream.
+        mlp_width: F; None where no MLP was recognised.
+        attention: spelling of the attention, in a word or two.
+        cut: name of the residual value where tokens can be cut after the attention; None if they cannot.
+        macs: of this block, for one run at the static shapes.
+        params: elements of the initializers that only this block uses.
+    """
+
+    index: int
+    tokens: int
+    prefix_tokens: int
+    heads: int | None
+    head_size: int | None
+    width: int
+    mlp_width: int | None
+    attention: str
+    cut: str | None
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyFit:
+    """Whether a strategy applies to the model. `refused`: None if it does."""
+
+    name: str
+    refused: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """All that was recognised in one model.
+
+    Attributes:
+        schema: version of this format.
+        source: the model as the user named it.
+        opset: of the default operator domain.
+        inputs: of the graph as it stands in the file.
+        outputs: of the graph as it stands in the file.
+        model: the model in numbers, at the static shapes.
+        blocks: in execution order; empty where none was recognised.
+        refusals: what was declined, why and where.
+        strategies: every known strategy, and why one does not apply.
+        warnings: sentences that a person should read.
+    """
+
+    schema: int = SCHEMA
+    source: str
+    opset: int
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+    model: ModelFacts
+    blocks: tuple[BlockFacts, ...]
+    refusals: tuple[Refusal, ...] = ()
+    strategies: tuple[StrategyFit, ...] = ()
+    warnings: tuple[str, ...] = ()

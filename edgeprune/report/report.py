@@ -1,0 +1,101 @@
+"""The report of a compile: what was decided, gained and lost, as one value. `report.json` is this file's `Report`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from edgeprune.core.plan import Option, Plan
+from edgeprune.core.refusals import Refusal
+from edgeprune.core.results import Candidate, EngineBuild, Latency, ModelFacts, Validation
+from edgeprune.report.environment import Environment
+
+SCHEMA = 1
+
+BudgetKind: TypeAlias = Literal["keep", "macs", "plan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What was asked for and what was reached.
+
+    Attributes:
+        kind: 'keep' (share of patch-token work), 'macs' (share of the model's MACs), or 'plan' (a plan was given).
+        asked: the share that was asked for; None for a plan.
+        keep: share of patch-token work kept, averaged over the blocks.
+        macs: share of the dense model's MACs kept.
+    """
+
+    kind: BudgetKind
+    asked: float | None
+    keep: float
+    macs: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyReport:
+    """The strategy that was applied, and all that were tried for it."""
+
+    name: str
+    options: dict[str, Option] = field(default_factory=dict)
+    candidates: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything a compile found out.
+
+    Attributes:
+        schema: version of this format.
+        model: the dense model in numbers.
+        pruned: the compiled model in numbers.
+        budget: what was asked for and reached.
+        strategy: what was applied, and what else was tried.
+        plan: the whole decision; the same as `plan.json`.
+        validation: proofs, and drift on data.
+        engines: one for each target that an engine was asked for.
+        latency: dense against pruned; each says whether it was measured or modelled.
+        refusals: what was declined, why and where.
+        warnings: sentences that a person should read.
+        environment: versions and machine.
+        command: words of the command line; empty from Python.
+    """
+
+    schema: int = SCHEMA
+    model: ModelFacts
+    pruned: ModelFacts
+    budget: Budget
+    strategy: StrategyReport
+    plan: Plan
+    validation: Validation
+    engines: tuple[EngineBuild, ...] = ()
+    latency: tuple[Latency, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    warnings: tuple[str, ...] = ()
+    environment: Environment
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationReport:
+    """What `validate` found out about a dense and a pruned model.
+
+    Attributes:
+        schema: version of this format.
+        model: the dense model in numbers.
+        pruned: the pruned model in numbers.
+        validation: proofs, and drift on data.
+        refusals: proofs that could not be made, why and where.
+        warnings: sentences that a person should read.
+        environment: versions and machine.
+        command: words of the command line; empty from Python.
+    """
+
+    schema: int = SCHEMA
+    model: ModelFacts
+    pruned: ModelFacts
+    validation: Validation
+    refusals: tuple[Refusal, ...] = ()
+    warnings: tuple[str, ...] = ()
+    environment: Environment
+    command: tuple[str, ...] = ()

@@ -1,0 +1,38 @@
+"""Reports as JSON: fields in the order of their declaration, the gist on top; equal reports give equal bytes."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from edgeprune.core.errors import DataError
+
+T = TypeVar("T")
+
+
+def to_json(value: object) -> bytes:
+    """Serialise a report, an inspection, or a list of such; ends in a newline."""
+    return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n"
+
+
+def from_json(data: bytes, kind: type[T]) -> T:
+    """Read what `to_json` wrote as a value of `kind`.
+
+    Raises:
+        DataError: if the bytes are no JSON, or not of that kind.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        msg = f"not a {kind.__name__} of this version of edgeprune: {error}"
+        raise DataError(msg, hint="write it again with this version of edgeprune") from error
+
+
+def schema_of(kind: type[object]) -> dict[str, Any]:
+    """JSON Schema of a kind of report, made from its types; of each docstring the first line."""
+    schema = msgspec.json.schema(kind)
+    for definition in schema["$defs"].values():
+        if "description" in definition:
+            definition["description"] = definition["description"].partition("\n")[0]
+    return schema

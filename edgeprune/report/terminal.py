@@ -1,0 +1,208 @@
+"""A report on a terminal: what was gained and what it cost first, details below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgeprune.core.refusals import Refusal
+from edgeprune.core.results import Candidate, Drift, EngineBuild, Exactness, Latency, ModelFacts, Validation
+from edgeprune.report.report import Report, ValidationReport
+from edgeprune.report.words import count, of_dense, percent, runs, small
+
+LOUD = "bold red"
+
+
+def render_report(report: Report) -> RenderableType:
+    """Lay out the report of a compile."""
+    return Group(
+        _facts(_gains(report)),
+        *_drift(report.validation.drift),
+        *_candidates(report.strategy.candidates, report.strategy.name),
+        *_engines(report.engines),
+        *_latency(report.latency),
+        *render_notes(report.refusals, report.warnings),
+    )
+
+
+def render_validation(report: ValidationReport) -> RenderableType:
+    """Lay out what `validate` found out."""
+    return Group(
+        _facts([*_sizes(report.model, report.pruned), *_proofs(report.validation)]),
+        *_drift(report.validation.drift),
+        *render_notes(report.refusals, report.warnings),
+    )
+
+
+def render_notes(refusals: Sequence[Refusal], warnings: Sequence[str]) -> Iterator[RenderableType]:
+    """Lay out what was declined and what a person should read, one a line."""
+    for refusal in refusals:
+        yield Text.assemble(("refused ", "yellow"), str(refusal))
+    for warning in warnings:
+        yield Text.assemble(("warning ", "bold yellow"), warning)
+
+
+def print_to(console: Console, what: RenderableType) -> None:
+    """Print without wrapping names and numbers at the width of a pipe."""
+    console.print(what, soft_wrap=False, highlight=False)
+
+
+def table(title: str, *columns: str, left: int = 1) -> Table:
+    """Start a table; columns after the first `left` hold numbers and stand to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="left" if i < left else "right", overflow="fold")
+    return made
+
+
+def _facts(rows: list[tuple[str, str | Text]]) -> Table:
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        made.add_row(name, value)
+    return made
+
+
+def _gains(report: Report) -> list[tuple[str, str | Text]]:
+    budget = report.budget
+    asked = "" if budget.asked is None else f", asked for {budget.kind} {budget.asked:g}"
+    return [
+        ("strategy", report.strategy.name),
+        *_sizes(report.model, report.pruned),
+        ("keep", f"{budget.keep:.3f} of the patch-token work, {budget.macs:.3f} of the MACs{asked}"),
+        *_proofs(report.validation),
+        *_verdicts(report.engines),
+        *((f"latency, {row.kind}", _speed(row)) for row in report.latency),
+    ]
+
+
+def _sizes(dense: ModelFacts, pruned: ModelFacts) -> list[tuple[str, str | Text]]:
+    return [
+        ("MACs", f"{count(dense.macs)} -> {of_dense(pruned.macs, dense.macs)}"),
+        ("parameters", f"{count(dense.params)} -> {of_dense(pruned.params, dense.params)}"),
+        ("tokens per block", runs(pruned.tokens_per_block) or "-"),
+    ]
+
+
+def _proofs(validation: Validation) -> list[tuple[str, str | Text]]:
+    rows: list[tuple[str, str | Text]] = []
+    if validation.identity is not None:
+        rows.append(("identity", _yes(good=validation.identity, yes="bit for bit", no="NOT the dense model's outputs")))
+    if validation.exactness is not None:
+        rows.append(("exactness", _exact(validation.exactness)))
+    if not validation.drift:
+        rows.append(("drift", "not measured: no data"))
+    for output, drift in validation.drift.items():
+        rows.append((f"drift of {output}", _drift_line(drift, validation)))
+    return rows
+
+
+def _exact(exactness: Exactness) -> Text:
+    words = f"error {exactness.max_abs_error:.1e} at scale {exactness.max_abs_value:.1e} ({exactness.method})"
+    return _yes(good=exactness.passed, yes=words, no=f"FAILED: {words}")
+
+
+def _yes(*, good: bool, yes: str, no: str) -> Text:
+    return Text(yes) if good else Text(no, style=LOUD)
+
+
+def _drift_line(drift: Drift, validation: Validation) -> str:
+    words = [f"cosine {drift.cosine:.4f}"]
+    if drift.kl is not None:
+        words.append(f"KL {drift.kl:.4f}")
+    if drift.top1_agreement is not None:
+        words.append(f"same class {percent(drift.top1_agreement)}")
+    return f"{', '.join(words)} on {validation.samples} samples, against {validation.reference}"
+
+
+def _verdicts(engines: Sequence[EngineBuild]) -> Iterator[tuple[str, str | Text]]:
+    for engine in engines:
+        yield f"engine {engine.target}", _verdict(engine)
+
+
+def _verdict(engine: EngineBuild) -> Text:
+    if not engine.built:
+        return Text(f"not built: {engine.error or 'no reason given'}", style="yellow")
+    if engine.attentions is None or engine.fused_attentions is None:
+        return Text("built; fused attentions not counted")
+    dense = engine.dense_fused_attentions
+    before = "" if dense is None else f", the dense model has {dense}"
+    words = f"{engine.fused_attentions} of {engine.attentions} attentions fused{before}"
+    expected = engine.attentions if dense is None else min(dense, engine.attentions)
+    if engine.fused_attentions < expected:
+        return Text(f"LOST FUSED ATTENTION: {words}", style=LOUD)
+    return Text(f"built, {words}")
+
+
+def _speed(row: Latency) -> str:
+    times = f"{row.dense_p50_ms:.3f} -> {row.pruned_p50_ms:.3f} ms p50, {row.speedup:.2f}x, {row.kind}"
+    return f"{row.target}: {times}" + (f" ({row.method})" if row.method else "")
+
+
+def _drift(drifts: dict[str, Drift]) -> Iterator[RenderableType]:
+    if not drifts:
+        return
+    made = table("Drift", "output", "worst sample", "cosine", "KL", "same class", "rel. error", "correlation", left=2)
+    for output, drift in drifts.items():
+        agreement = "-" if drift.top1_agreement is None else percent(drift.top1_agreement)
+        numbers = (
+            small(drift.cosine),
+            small(drift.kl),
+            agreement,
+            small(drift.relative_error),
+            small(drift.correlation),
+        )
+        made.add_row(output, drift.worst_sample, *numbers)
+    yield made
+
+
+def _candidates(candidates: Sequence[Candidate], chosen: str) -> Iterator[RenderableType]:
+    if not candidates:
+        return
+    made = table("Strategies tried", "strategy", "MACs", "score", "KL", "same class", "cosine")
+    for candidate in candidates:
+        mark = " *" if candidate.name == chosen and candidate.refused is None else ""
+        made.add_row(candidate.name + mark, *_candidate_numbers(candidate))
+    yield made
+    for candidate in candidates:
+        if candidate.refused is not None:
+            yield Text.assemble(("refused ", "yellow"), f"{candidate.name}: {candidate.refused}")
+
+
+def _candidate_numbers(candidate: Candidate) -> tuple[str, ...]:
+    if candidate.refused is not None:
+        return ("-",) * 5
+    drift = next(iter(candidate.drift.values()), None)
+    if drift is None:
+        return (percent(candidate.macs_ratio), small(candidate.score), "-", "-", "-")
+    agreement = "-" if drift.top1_agreement is None else percent(drift.top1_agreement)
+    return (percent(candidate.macs_ratio), small(candidate.score), small(drift.kl), agreement, small(drift.cosine))
+
+
+def _engines(engines: Sequence[EngineBuild]) -> Iterator[RenderableType]:
+    if not any(engine.built for engine in engines):
+        return
+    made = table("Engines", "target", "builder", "compute", "size", "attentions", "fused", "fused in dense", left=3)
+    for engine in engines:
+        size = "-" if engine.bytes is None else f"{count(engine.bytes)}B"
+        fused = (_number(engine.attentions), _number(engine.fused_attentions), _number(engine.dense_fused_attentions))
+        made.add_row(engine.target, engine.builder, engine.compute_capability, size, *fused)
+    yield made
+
+
+def _number(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _latency(rows: Sequence[Latency]) -> Iterator[RenderableType]:
+    if not rows:
+        return
+    made = table("Latency", "target", "kind", "dense p50 ms", "pruned p50 ms", "speedup", left=2)
+    for row in rows:
+        made.add_row(row.target, row.kind, f"{row.dense_p50_ms:.3f}", f"{row.pruned_p50_ms:.3f}", f"{row.speedup:.2f}x")
+    yield made

@@ -1,0 +1,38 @@
+"""Numbers and runs of numbers as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+_STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def count(number: int) -> str:
+    """Write a count with three digits and a decimal prefix: `1.26 G`."""
+    for size, letter in _STEPS:
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return str(number)
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage with one decimal: `65.0 %`."""
+    return f"{100 * share:.1f} %"
+
+
+def of_dense(pruned: int, dense: int) -> str:
+    """Write a count and its share of the dense model's."""
+    share = f" ({percent(pruned / dense)})" if dense else ""
+    return f"{count(pruned)}{share}"
+
+
+def runs(numbers: Iterable[int]) -> str:
+    """Write a sequence with its repetitions counted: `197 x4, 120, 80 x2`."""
+    lengths = ((number, len(list(group))) for number, group in groupby(numbers))
+    return ", ".join(f"{number} x{length}" if length > 1 else str(number) for number, length in lengths)
+
+
+def small(number: float | None, digits: int = 4) -> str:
+    """Write a small measured number, or a dash where there is none."""
+    return "-" if number is None else f"{number:.{digits}f}"
