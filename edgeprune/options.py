@@ -37,6 +37,7 @@ class Options:
         search: schedules to try on the data beside the default curve; 0 for none.
         engine: build engines for the targets that can be built for here.
         threads: of every run on this machine; 0 leaves it to the runtime.
+        command: words of the command line, for the report.
 
     Raises:
         PlanError: if a number is outside its range, a shape is empty, or a metric has no such name.
@@ -59,6 +60,7 @@ class Options:
     search: int = 8
     engine: bool = True
     threads: int = 0
+    command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check ranges, so that no later code has to."""

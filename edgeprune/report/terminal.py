@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -44,11 +44,6 @@ def render_notes(refusals: Sequence[Refusal], warnings: Sequence[str]) -> Iterat
         yield Text.assemble(("refused ", "yellow"), str(refusal))
     for warning in warnings:
         yield Text.assemble(("warning ", "bold yellow"), warning)
-
-
-def print_to(console: Console, what: RenderableType) -> None:
-    """Print without wrapping names and numbers at the width of a pipe."""
-    console.print(what, soft_wrap=False, highlight=False)
 
 
 def table(title: str, *columns: str, left: int = 1) -> Table:

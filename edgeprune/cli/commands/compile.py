@@ -1,0 +1,69 @@
+"""`edgeprune compile`: decide, rewrite, prove, build, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.cli.options import (
+    budget_options,
+    data_options,
+    decision_options,
+    force_option,
+    json_option,
+    make_options,
+    option,
+    require_one,
+    run_options,
+    shape_options,
+)
+from edgeprune.cli.output import show, show_json
+from edgeprune.cli.progress import progress_for
+from edgeprune.cli.state import general_options, state_of
+
+
+@click.command("compile", short_help="Compile a model to fewer tokens.")
+@click.argument("model")
+@option("--out", "-o", type=click.Path(path_type=Path), required=True, help="Folder to write; whole or not at all.")
+@budget_options
+@option("--plan", type=click.Path(path_type=Path), help="Apply this plan.json instead of deciding.")
+@decision_options
+@data_options
+@shape_options
+@option("--engine/--no-engine", default=True, show_default=True, help="Build engines for the targets.")
+@run_options
+@force_option
+@json_option
+@general_options
+@click.pass_context
+def compile_command(
+    ctx: click.Context,
+    /,
+    model: str,
+    out: Path,
+    target: tuple[str, ...],
+    keep: float | None,
+    macs: float | None,
+    plan: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Compile MODEL, an ONNX file or a PyTorch source, to fewer tokens.
+
+    A PyTorch source is timm:NAME, pkg.module:factory, or a .pt2 file. Give one of --keep, --macs and --plan.
+    """
+    require_one(keep=keep, macs=macs, plan=plan)
+    from edgeprune import api
+
+    state = state_of(ctx)
+    options = make_options(given, command=state.words)
+    budget: dict[str, Any] = {"target": target, "keep": keep, "macs": macs, "plan": plan}
+    result = api.compile(model, **budget, out=out, options=options, progress=progress_for(quiet=state.quiet))
+    if as_json:
+        show_json(result.report)
+        return
+    from edgeprune.report.terminal import render_report
+
+    show(render_report(result.report))

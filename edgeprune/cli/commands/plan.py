@@ -1,0 +1,62 @@
+"""`edgeprune plan`: decide, and write the decision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.cli.options import (
+    budget_options,
+    data_options,
+    decision_options,
+    force_option,
+    make_options,
+    option,
+    require_one,
+    run_options,
+    shape_options,
+)
+from edgeprune.cli.output import show_bytes, write_whole
+from edgeprune.cli.progress import progress_for
+from edgeprune.cli.state import general_options, state_of
+
+
+@click.command("plan", short_help="Decide how a model would be compiled, and write plan.json.")
+@click.argument("model")
+@option("--out", "-o", type=click.Path(path_type=Path), help="File to write; stdout without.")
+@budget_options
+@decision_options
+@data_options
+@shape_options
+@run_options
+@force_option
+@general_options
+@click.pass_context
+def plan_command(
+    ctx: click.Context,
+    /,
+    model: str,
+    out: Path | None,
+    target: tuple[str, ...],
+    keep: float | None,
+    macs: float | None,
+    **given: Any,
+) -> None:
+    """Decide how MODEL would be compiled and write plan.json, for `compile --plan`.
+
+    Give one of --keep and --macs.
+    """
+    require_one(keep=keep, macs=macs)
+    from edgeprune import api
+    from edgeprune.core.plan import plan_to_json
+
+    state = state_of(ctx)
+    options = make_options(given, command=state.words)
+    progress = progress_for(quiet=state.quiet)
+    decided = api.plan(model, target=target, keep=keep, macs=macs, options=options, progress=progress)
+    if out is None:
+        show_bytes(plan_to_json(decided))
+        return
+    write_whole(out, plan_to_json(decided), force=options.force)

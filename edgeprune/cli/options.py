@@ -1,0 +1,119 @@
+"""Options that several commands share: one spelling, one help, one variable `EDGEPRUNE_<NAME>` each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, get_args
+
+import click
+
+from edgeprune.cli.types import INPUT_SHAPE, LIMIT, NAMED_OPTION
+from edgeprune.core.plan import Precision, Restore
+from edgeprune.options import DRIFT_METRICS, Options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULTS = Options()
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """`click.option` with the variable that the house gives to an option of this name."""
+    longest = max(names, key=lambda name: len(name) if name.startswith("--") else 0)
+    word = longest.partition("/")[0].lstrip("-").replace("-", "_").upper()
+    return click.option(*names, envvar=f"EDGEPRUNE_{word}", **settings)
+
+
+def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Apply decorators so that their options stand in the help in this order."""
+
+    def decorate(command: F) -> F:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+json_option = option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else there.")
+force_option = option("--force", is_flag=True, help="Overwrite what exists.")
+
+shape_options = together(
+    option(
+        "--input",
+        "inputs",
+        type=INPUT_SHAPE,
+        metavar="NAME:1x3x224x224",
+        multiple=True,
+        help="Static shape of an input; can be repeated.",
+    ),
+    option("--batch", type=int, default=DEFAULTS.batch, show_default=True, help="Size of an open batch axis."),
+)
+
+data_options = together(
+    option("--data", help="Folder of images, .npy, .npz, or pkg.module:callable."),
+    option(
+        "--preprocess", default=str(DEFAULTS.preprocess), show_default=True,
+        help="imagenet, half, clip, or a TOML file: how images become inputs.",
+    ),
+    option("--samples", type=int, help="Use at most this many samples of the data."),
+    option("--reference", help="PyTorch source to validate against, instead of the ONNX file."),
+    option(
+        "--max-drift", type=LIMIT, multiple=True,
+        help=f"Exit with 3 past this limit; can be repeated. Metrics: {', '.join(DRIFT_METRICS)}.",
+    ),
+)  # fmt: skip
+
+run_options = together(
+    option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of every pseudo-random choice."),
+    option("--threads", type=int, default=DEFAULTS.threads, show_default=True, help="Of runs here; 0: the runtime's."),
+)
+
+budget_options = together(
+    option("--target", "-t", multiple=True, help="Target profile by name, or a TOML file; can be repeated."),
+    option("--keep", type=float, help="Share of patch-token work to keep, averaged over the blocks, in (0, 1]."),
+    option("--macs", type=float, help="Share of the whole model's MACs to keep, in (0, 1]."),
+)
+
+decision_options = together(
+    option("--strategy", "-s", default=DEFAULTS.strategy, show_default=True, help="Strategy by name, or auto."),
+    option(
+        "--strategy-option", "strategy_options", type=NAMED_OPTION, multiple=True,
+        help="Option of the strategy; can be repeated.",
+    ),
+    option(
+        "--restore", type=click.Choice(get_args(Restore)), default=DEFAULTS.restore, show_default=True,
+        help="How tokens come back where the head or an output needs all of them.",
+    ),
+    option(
+        "--tail-elimination/--no-tail-elimination", default=DEFAULTS.tail_elimination, show_default=True,
+        help="Compute only the rows that the head reads in the last block.",
+    ),
+    option(
+        "--search", type=int, default=DEFAULTS.search, show_default=True,
+        help="Schedules to try on the data beside the default curve.",
+    ),
+    option(
+        "--precision", type=click.Choice(get_args(Precision)),
+        help="Of the engine. Default: fp16 with a target, fp32 without.",
+    ),
+)  # fmt: skip
+
+
+def make_options(given: Mapping[str, Any], *, command: Iterable[str] = ()) -> Options:
+    """Gather what was given into `Options`; repeated pairs become tables."""
+    tables = ("inputs", "max_drift", "strategy_options")
+    settings: dict[str, Any] = {name: dict(value) if name in tables else value for name, value in given.items()}
+    return Options(**settings, command=tuple(command))
+
+
+def require_one(**budgets: object) -> None:
+    """Check that just one of these options was given.
+
+    Raises:
+        click.UsageError: if none was, or several were.
+    """
+    if sum(value is not None for value in budgets.values()) == 1:
+        return
+    *first, last = (f"--{name}" for name in budgets)
+    msg = f"give one of {', '.join(first)} and {last}"
+    raise click.UsageError(msg, click.get_current_context(silent=True))

@@ -1,0 +1,78 @@
+"""Words of the command line that click has no type for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.core.plan import Option
+
+if TYPE_CHECKING:
+    _Type = click.ParamType[tuple[str, Any]]
+else:  # older releases of click have no type argument here
+    _Type = click.ParamType
+
+
+class Pair(_Type):
+    """A name and a value with a mark between; a file of options may give them as a table.
+
+    Args:
+        mark: between name and value; the last one counts, since names of graph inputs may hold it.
+        read: reads the value; raises ValueError or TypeError if it cannot.
+        example: shown where the word has another form.
+    """
+
+    def __init__(self, mark: str, read: Callable[[Any], Any], *, example: str) -> None:
+        self.name = example
+        self._mark, self._read = mark, read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Split the word at the mark and read the value.
+
+        Raises:
+            click.BadParameter: if there is no name, no mark, or the value is of the wrong kind.
+        """
+        name, given = value if isinstance(value, tuple) else _split(str(value), self._mark)
+        with suppress(ValueError, TypeError):
+            if name.strip():
+                return name.strip(), self._read(given)
+        shown = self._mark.join(map(str, value)) if isinstance(value, tuple) else value
+        msg = f"`{shown}` is not of the form {self.name}"
+        raise click.BadParameter(msg, ctx, param)
+
+
+def _split(word: str, mark: str) -> tuple[str, str]:
+    name, _, value = word.rpartition(mark)
+    return name, value
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    sizes = value.lower().split("x") if isinstance(value, str) else value
+    return tuple(int(size) for size in sizes)
+
+
+def _option(value: Any) -> Option:
+    if not isinstance(value, str):
+        return _plain(value)
+    if value.lower() in {"true", "false"}:
+        return value.lower() == "true"
+    with suppress(ValueError):
+        return int(value)
+    with suppress(ValueError):
+        return float(value)
+    return value
+
+
+def _plain(value: Any) -> Option:
+    if isinstance(value, bool | int | float):
+        return value
+    msg = f"{value!r} is neither a number nor a word"
+    raise TypeError(msg)
+
+
+INPUT_SHAPE = Pair(":", _shape, example="NAME:1x3x224x224")
+LIMIT = Pair("=", float, example="METRIC=X")
+NAMED_OPTION = Pair("=", _option, example="NAME=VALUE")
