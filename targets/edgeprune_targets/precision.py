@@ -1,0 +1,131 @@
+"""A strongly typed fp16 graph: inputs and outputs stay fp32, scores and delicate reductions compute in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.core.errors import PassError, TargetError
+from edgeprune_targets.fp32_rules import MASK, constant_of, fp32_nodes, is_mask_constant
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+
+def to_fp16(model: ir.Model, *, keep_fp32: Callable[[ir.Node], bool] | None = None) -> ir.Model:
+    """Return a fp16 copy of `model`; types are explicit, as a strongly typed engine needs them.
+
+    Args:
+        model: static shapes; left as it is.
+        keep_fp32: nodes that compute in fp32 besides those of `edgeprune_targets.fp32_rules`.
+
+    Raises:
+        TargetError: if the graph has a subgraph that reads floats from outside, or an untyped value.
+        PassError: if the typed graph contradicts itself (a bug of ours).
+    """
+    import onnx_ir as ir
+
+    from edgeprune_targets.builders.half import convert_to_half
+
+    copy = ir.from_proto(ir.to_proto(_in_memory(model)))
+    _prepare(copy)
+    kept = fp32_nodes(copy, keep_fp32)
+    _check_subgraphs(kept)
+    _soften_masks(copy, kept)
+    _split_shared_constants(copy, kept)
+    _check_types(copy)
+    typed = convert_to_half(ir.to_proto(copy), [node.name for node in kept if node.name])
+    typed.producer_name, typed.producer_version = model.producer_name, model.producer_version
+    _check_typed(ir.to_proto(typed))
+    return typed
+
+
+def _in_memory(model: ir.Model) -> ir.Model:
+    """External tensors have to be loaded: the library rewrites the bytes that a proto holds."""
+    import onnx_ir as ir
+
+    if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
+        return ir.external_data.load_to_model(model.clone())
+    return model
+
+
+def _prepare(model: ir.Model) -> None:
+    """Constants become initializers, every node gets a name of its own, every value a type."""
+    from onnx_ir.passes import common
+
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}#{number}"
+        taken.add(node.name)
+    if any(value.dtype is None for node in model.graph for value in node.outputs):
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+
+
+def _check_subgraphs(kept: set[ir.Node]) -> None:
+    for node in kept:
+        for attribute in node.attributes.values():
+            if attribute.type.name not in {"GRAPH", "GRAPHS"}:
+                continue
+            graphs = (attribute.as_graph(),) if attribute.type.name == "GRAPH" else tuple(attribute.as_graphs())
+            if any(_reads_outside(graph) for graph in graphs):
+                msg = f"fp16 is not possible: the {node.op_type} {node.name!r} reads values from outside its subgraph"
+                raise TargetError(msg, hint="use `--precision fp32`")
+
+
+def _reads_outside(graph: ir.Graph) -> bool:
+    inside = {id(value) for node in graph for value in node.outputs}
+    inside |= {id(value) for value in (*graph.inputs, *graph.initializers.values())}
+    return any(value is not None and id(value) not in inside for node in graph for value in node.inputs)
+
+
+def _soften_masks(model: ir.Model, kept: set[ir.Node]) -> None:
+    """Cut sentinels like -3.4e38, which only have to vanish under Softmax, to what fp16 can add up."""
+    import onnx_ir as ir
+
+    for value in tuple(model.graph.initializers.values()):
+        if not is_mask_constant(value) or all(use.node in kept for use in value.uses()):
+            continue
+        array = constant_of(value)
+        assert array is not None  # noqa: S101 - is_mask_constant has read it
+        soft = np.where(np.isfinite(array), np.clip(array, -MASK, MASK), array)
+        value.const_value = ir.tensor(soft.astype(array.dtype), name=value.name)
+
+
+def _split_shared_constants(model: ir.Model, kept: set[ir.Node]) -> None:
+    """Give fp32 nodes a copy of what they share with fp16 nodes: it keeps its digits, and the types stay clear."""
+    import onnx_ir as ir
+
+    for value in tuple(model.graph.initializers.values()):
+        uses = tuple(value.uses())
+        high = [use for use in uses if use.node in kept]
+        if constant_of(value) is None or not high or len(high) == len(uses):
+            continue
+        twin = ir.Value(name=f"{value.name}/fp32", type=value.type, shape=value.shape, const_value=value.const_value)
+        model.graph.register_initializer(twin)
+        for node, index in high:
+            node.replace_input_with(index, twin)
+
+
+def _check_types(model: ir.Model) -> None:
+    for node in model.graph:
+        for value in node.outputs:
+            if value.dtype is None and value.name:
+                msg = f"fp16 is not possible: the type of {value.name!r} from {node.op_type} {node.name!r} is unknown"
+                raise TargetError(msg, hint="use `--precision fp32`")
+
+
+def _check_typed(proto: onnx.ModelProto) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(proto)
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        line = " ".join(str(error).split())
+        msg = f"the fp16 graph is not well typed: {line[:300]}"
+        raise PassError(msg, hint="use `--precision fp32`, and report this model") from error
