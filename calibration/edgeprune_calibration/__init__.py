@@ -1,0 +1,1 @@
+"""Running models on data: readers, statistics, drift, PyTorch sources and references."""

@@ -1,0 +1,147 @@
+"""Models of timm by name, with a checkpoint of the user's: 'timm:NAME?img_size=224&checkpoint=FILE'."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from edgeprune.core.errors import ModelError
+from edgeprune_calibration._imports import describe
+from edgeprune_calibration._torch_modules import TorchModel
+
+PREFIX = "timm:"
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_RANDOM = "random weights: no checkpoint was given (timm:NAME?checkpoint=FILE)"
+# Held for the life of the process: PyTorch forgets the schemas with the library object.
+_DECLARED: list[Any] = []
+
+
+def from_timm(source: str) -> TorchModel:
+    """Make a timm model; `fused=false` writes attention out, other options go to timm.
+
+    Raises:
+        ModelError: if timm is missing, does not know the model or an option, or the checkpoint does not fit.
+    """
+    import torch
+
+    name, _, query = source.removeprefix(PREFIX).partition("?")
+    options = {key: _value(text) for key, text in parse_qsl(query, keep_blank_values=True)}
+    checkpoint, fused = options.pop("checkpoint", None), bool(options.pop("fused", True))
+    timm = _import_timm()
+    try:
+        with _attention(fused=fused):
+            torch.manual_seed(0)
+            module = timm.create_model(name, pretrained=bool(options.pop("pretrained", False)), **options).eval()
+    except Exception as exc:  # timm raises by the kind of model
+        msg = f"timm cannot make `{name}`: {describe(exc)}"
+        raise ModelError(
+            msg, hint=f"timm.list_models('*{name[:12]}*') lists names; options follow as ?img_size=224"
+        ) from exc
+    if checkpoint is not None:
+        _load_checkpoint(module, Path(str(checkpoint)), name)
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None) or module.default_cfg["input_size"][1:]
+    example = torch.randn(1, module.default_cfg["input_size"][0], *size, generator=torch.Generator().manual_seed(0))
+    return TorchModel(source, module, ("image",), (example,), notes=() if checkpoint else (_RANDOM,))
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if re.fullmatch(r"[-+]?\d+", text):
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _import_timm() -> Any:
+    try:
+        _import_torchvision()
+        return importlib.import_module("timm")
+    except (ImportError, RuntimeError) as exc:
+        missing = getattr(exc, "name", None)
+        msg = f"timm cannot be imported: {f'no module named `{missing}`' if missing else describe(exc)}"
+        raise ModelError(msg, hint="pip install timm, with a torchvision that fits your PyTorch") from exc
+
+
+def _import_torchvision() -> None:
+    """Import torchvision, also the CUDA-built wheel beside a CPU-only PyTorch.
+
+    Its C extension does not load there, so two operators are never declared, and registering their shapes fails.
+    Nothing here calls them: the declarations are enough.
+
+    Raises:
+        RuntimeError: if it fails for another reason.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as exc:
+        if "torchvision::" not in str(exc):
+            raise
+        _declare_operators()
+        importlib.import_module("torchvision")
+
+
+def _declare_operators() -> None:
+    import torch
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    _DECLARED.append(library)
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+@contextmanager
+def _attention(*, fused: bool) -> Iterator[None]:
+    layers = importlib.import_module("timm.layers")
+    before = layers.use_fused_attn()
+    layers.set_fused_attn(fused)
+    try:
+        yield
+    finally:
+        layers.set_fused_attn(bool(before))
+
+
+def _load_checkpoint(module: Any, path: Path, name: str) -> None:
+    weights = _unwrapped(_read(path))
+    wanted = module.state_dict()
+    missing = [key for key in wanted if key not in weights]
+    unknown = [key for key in weights if key not in wanted]
+    for problem, keys in (("lacks", missing), ("has unknown", unknown)):
+        if keys:
+            msg = f"{path} does not fit timm's `{name}`: it {problem} {len(keys)} weights, first `{keys[0]}`"
+            raise ModelError(msg, hint="the checkpoint must use timm's names, for this model")
+    for key, want in wanted.items():
+        if want.shape != weights[key].shape:
+            msg = f"{path}: `{key}` has shape {list(weights[key].shape)}, expected {list(want.shape)}"
+            raise ModelError(msg, hint="name the model that it was saved from, with its options, such as ?img_size=384")
+    module.load_state_dict(weights)
+
+
+def _read(path: Path) -> Any:
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            return importlib.import_module("safetensors.torch").load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as exc:  # torch and safetensors raise their own
+        msg = f"cannot read checkpoint {path}: {describe(exc)}"
+        raise ModelError(msg, hint="give a .safetensors file, or a .pth that holds tensors only") from exc
+
+
+def _unwrapped(loaded: Any) -> dict[str, Any]:
+    for key in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    return {str(key).removeprefix("module."): tensor for key, tensor in loaded.items() if hasattr(tensor, "shape")}
