@@ -1,0 +1,80 @@
+"""`report.json`: the fields that users were promised, the same bytes each time, and the committed schema."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+
+from edgeprune.core.errors import DataError
+from edgeprune.core.results import Drift, EngineBuild, Latency, ModelFacts
+from edgeprune.report import Inspection, Report, describe_environment, from_json, to_json
+from edgeprune.report.serialise import schema_of
+
+
+def test_a_report_comes_back_as_it_was(report, inspection):
+    assert from_json(to_json(report), Report) == report
+    assert from_json(to_json(inspection), Inspection) == inspection
+
+
+def test_equal_reports_give_equal_bytes(report):
+    assert to_json(report) == to_json(from_json(to_json(report), Report))
+    reordered = replace(report.environment, packages={"torch": "2", "onnx": "1"})
+    other = replace(report.environment, packages={"onnx": "1", "torch": "2"})
+    assert to_json(reordered) == to_json(other)
+
+
+def test_the_schema_version_stands_first_and_a_newline_last(report):
+    data = to_json(report)
+    assert data.startswith(b'{\n  "schema": 1,\n  "model": {')
+    assert data.endswith(b"}\n")
+
+
+def test_the_promised_fields_are_there(report):
+    data = json.loads(to_json(report))
+    assert {"schema", "model", "pruned", "strategy", "validation", "engines", "latency"} <= set(data)
+    assert {"refusals", "environment", "command"} <= set(data)
+    size = {"sha256", "macs", "params", "blocks", "tokens", "prefix_tokens", "tokens_per_block"}
+    assert set(data["model"]) == set(data["pruned"]) == size
+    assert {"name", "options", "candidates"} <= set(data["strategy"])
+    assert {"reference", "samples", "identity", "exactness", "drift"} <= set(data["validation"])
+    assert "max_abs_error" in data["validation"]["exactness"]
+    metrics = {"cosine", "kl", "top1_agreement", "relative_error", "worst_sample"}
+    assert metrics <= set(data["validation"]["drift"]["logits"])
+    build = {"target", "builder", "compute_capability", "built", "bytes", "attentions", "fused_attentions", "error"}
+    assert build <= set(data["engines"][0])
+    assert {"target", "kind", "dense_p50_ms", "pruned_p50_ms", "speedup"} <= set(data["latency"][0])
+    assert data["refusals"][0] == {
+        "code": "no-class-token",
+        "reason": "the head pools all tokens",
+        "at": ["/head/ReduceMean"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"{}", "Object missing required field `model`"), (b"not json", "malformed"), (b"\xff", "malformed")],
+)
+def test_anything_else_is_no_report(data, message):
+    with pytest.raises(DataError, match=message) as caught:
+        from_json(data, Report)
+    assert caught.value.hint == "write it again with this version of edgeprune"
+
+
+def test_the_committed_schema_is_that_of_the_types(project):
+    committed = (project / "edgeprune" / "report" / "report.schema.json").read_bytes()
+    assert committed == to_json(schema_of(Report)), "run `make schema`"
+
+
+def test_the_schema_names_every_field():
+    definitions = schema_of(Report)["$defs"]
+    for kind in (Report, ModelFacts, Drift, EngineBuild, Latency):
+        assert set(definitions[kind.__name__]["properties"]) == {item.name for item in fields(kind)}
+
+
+def test_the_environment_names_versions_and_no_path():
+    environment = describe_environment()
+    assert environment.edgeprune == "0.1.0"
+    assert environment.packages["onnx"]
+    assert "/" not in to_json(environment).decode()
