@@ -34,21 +34,35 @@ def is_attention(node: ir.Node) -> bool:
         return True
     if node.op_type != "Softmax":
         return False
-    return _reaches(node, _producers, _is_scores) and _reaches(node, _consumers, _is_mix)
+    return bool(_between(node, _producers, _is_scores)) and bool(_between(node, _consumers, _is_mix))
 
 
-def _reaches(start: ir.Node, step: Callable[[ir.Node], Iterable[ir.Node]], found: Callable[[ir.Node], bool]) -> bool:
-    seen, pending = {start}, [start]
-    while pending:
-        for node in step(pending.pop()):
-            if node in seen:
-                continue
-            seen.add(node)
-            if found(node):
-                return True
-            if node.op_type in _BETWEEN:
-                pending.append(node)
-    return False
+def core_of(anchor: ir.Node) -> set[ir.Node]:
+    """All nodes of one attention: the anchor, both products, and scale, mask and casts between them."""
+    if anchor.op_type != "Softmax":
+        return {anchor}
+    return {anchor} | _between(anchor, _producers, _is_scores) | _between(anchor, _consumers, _is_mix)
+
+
+def _between(
+    start: ir.Node, step: Callable[[ir.Node], Iterable[ir.Node]], ends: Callable[[ir.Node], bool]
+) -> set[ir.Node]:
+    """Nodes on the paths from `start` to an end, ends included."""
+    on_path: dict[ir.Node, bool] = {}
+
+    def walk(node: ir.Node) -> bool:
+        if node in on_path:
+            return on_path[node]
+        on_path[node] = found = ends(node)
+        if not found and node.op_type in _BETWEEN:
+            for after in step(node):
+                found |= walk(after)
+        on_path[node] = found
+        return found
+
+    for node in step(start):
+        walk(node)
+    return {node for node, found in on_path.items() if found}
 
 
 def _producers(node: ir.Node) -> list[ir.Node]:

@@ -63,8 +63,10 @@ def is_score_node(node: ir.Node) -> bool:
 
 
 def _rejoins(node: ir.Node, seen: set[ir.Node]) -> bool:
-    """Whether a consumer is the model's own, or moves this result, unchanged, to one."""
+    """Whether the result leaves the graph, goes to a node of the model's own, or is moved, unchanged, to one."""
     seen.add(node)
+    if any(value.is_graph_output() for value in node.outputs):
+        return True
     for consumer in _consumers(node):
         if not (consumer.name or "").startswith(OURS):
             return True
