@@ -7,6 +7,7 @@ shipped profile names its source; a user's own profile may leave the sources out
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from edgeprune.core.errors import TargetError
 RuntimeName: TypeAlias = Literal["tensorrt-rtx", "tensorrt"]
 
 _FOLDER = Path(__file__).parent / "profiles"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _BUILDERS = frozenset({"tensorrt-rtx", "tensorrt"})
 _POSITIVE = (
     "sms",
@@ -171,17 +173,23 @@ def _checked(raw: dict[str, Any], path: Path) -> Target:
     except msgspec.ValidationError as error:
         msg = f"target profile {path}: {error}"
         raise TargetError(msg, hint="`edgeprune targets` lists profiles to copy from") from error
-    _check_values(target, path)
+    _check_numbers(target, path)
+    _check_words(target, path)
     return target
 
 
-def _check_values(target: Target, path: Path) -> None:
+def _check_numbers(target: Target, path: Path) -> None:
     for name in _POSITIVE:
         if not 0 < getattr(target, name) < float("inf"):
             raise _wrong(path, name, "a number above 0", getattr(target, name))
     for name in _SHARES:
         if not 0 < getattr(target, name) <= 1:
             raise _wrong(path, name, "a share in (0, 1]", getattr(target, name))
+
+
+def _check_words(target: Target, path: Path) -> None:
+    if not _NAME.fullmatch(target.name):  # it goes into file names and into a shell script
+        raise _wrong(path, "name", "lower-case letters, digits, '.', '_' and '-'", repr(target.name))
     major, _, minor = target.compute_capability.partition(".")
     if not (major.isdecimal() and minor.isdecimal()):
         raise _wrong(path, "compute_capability", "'major.minor'", target.compute_capability)
