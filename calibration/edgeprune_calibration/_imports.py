@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 from edgeprune.core.errors import EdgepruneError
 
@@ -61,4 +62,4 @@ def describe(exc: BaseException) -> str:
     """Exception as one line: its type and the first line of its message, without terminal colours."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(exc)).splitlines() if line.strip()]
     name = type(exc).__name__
-    return f"{name}: {lines[0].rstrip('.')}" if lines else name
+    return f"{name}: {shorten(lines[0], 200, placeholder=' ...').rstrip('.:')}" if lines else name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +13,11 @@ from urllib.parse import parse_qsl
 from edgeprune.core.errors import ModelError
 from edgeprune_calibration._imports import describe
 from edgeprune_calibration._torch_modules import TorchModel
+from edgeprune_calibration._torchvision import import_torchvision
 
 PREFIX = "timm:"
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _RANDOM = "random weights: no checkpoint was given (timm:NAME?checkpoint=FILE)"
-# Held for the life of the process: PyTorch forgets the schemas with the library object.
-_DECLARED: list[Any] = []
 
 
 def from_timm(source: str) -> TorchModel:
@@ -63,41 +61,12 @@ def _value(text: str) -> bool | int | float | str:
 
 def _import_timm() -> Any:
     try:
-        _import_torchvision()
+        import_torchvision()
         return importlib.import_module("timm")
     except (ImportError, RuntimeError) as exc:
         missing = getattr(exc, "name", None)
         msg = f"timm cannot be imported: {f'no module named `{missing}`' if missing else describe(exc)}"
         raise ModelError(msg, hint="pip install timm, with a torchvision that fits your PyTorch") from exc
-
-
-def _import_torchvision() -> None:
-    """Import torchvision, also the CUDA-built wheel beside a CPU-only PyTorch.
-
-    Its C extension does not load there, so two operators are never declared, and registering their shapes fails.
-    Nothing here calls them: the declarations are enough.
-
-    Raises:
-        RuntimeError: if it fails for another reason.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as exc:
-        if "torchvision::" not in str(exc):
-            raise
-        _declare_operators()
-        importlib.import_module("torchvision")
-
-
-def _declare_operators() -> None:
-    import torch
-
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    _DECLARED.append(library)
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 @contextmanager
@@ -135,7 +104,9 @@ def _read(path: Path) -> Any:
             return importlib.import_module("safetensors.torch").load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as exc:  # torch and safetensors raise their own
-        msg = f"cannot read checkpoint {path}: {describe(exc)}"
+        pickled = "weights_only" in str(exc)
+        reason = "it is no checkpoint, or holds more than tensors" if pickled else describe(exc)
+        msg = f"cannot read checkpoint {path}: {reason}"
         raise ModelError(msg, hint="give a .safetensors file, or a .pth that holds tensors only") from exc
 
 

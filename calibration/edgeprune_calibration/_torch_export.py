@@ -29,6 +29,7 @@ _HINTS = (
     ("aten::", "this exporter lacks an operator: try --exporter {other}"),
     ("DataDependent", "shapes depend on values: try --exporter torchscript, which traces them to constants"),
     ("data-dependent", "shapes depend on values: try --exporter torchscript, which traces them to constants"),
+    ("inferred ranges", "the module fixes its batch axis: export without --dynamic-batch"),
     ("onnxscript", "pip install onnxscript, or use --exporter torchscript"),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from edgeprune.core.errors import DataError, ModelError
 from edgeprune_calibration._imports import describe, import_object
 from edgeprune_calibration._pt2 import load_exported
+from edgeprune_calibration._torchvision import import_torchvision
 
 _INTEGER_INPUTS = ("_ids", "_mask", "tokens", "positions")
 
@@ -45,6 +46,11 @@ class TorchModel:
                 return self.module(**dict(zip(self.names, tensors, strict=True)))
             return self.module(*tensors)
 
+    def call_by_name(self, tensors: Mapping[str, Any]) -> Any:
+        """Run the module on named inputs: by its parameters' names, by position where they differ."""
+        keyword = set(tensors) <= set(parameters_of(self.module))
+        return replace(self, names=tuple(tensors), by_keyword=keyword).call(tuple(tensors.values()))
+
     def needed_examples(self) -> tuple[Any, ...]:
         """Example inputs.
 
@@ -66,6 +72,8 @@ def from_factory(source: str) -> TorchModel:
     """
     import torch
 
+    with suppress(ImportError, RuntimeError):  # a factory that needs torchvision will say so itself
+        import_torchvision()
     made = import_object(source, ModelError)
     if callable(made) and not isinstance(made, torch.nn.Module):
         try:
@@ -101,7 +109,7 @@ def from_exported(path: Path) -> TorchModel:
 def _with_examples(source: str, module: Any, examples: Any) -> TorchModel:
     import torch
 
-    parameters = _parameters(module)
+    parameters = parameters_of(module)
     if examples is None:
         return TorchModel(source, module, parameters[:1], None)
     if isinstance(examples, Mapping):
@@ -118,7 +126,8 @@ def _with_examples(source: str, module: Any, examples: Any) -> TorchModel:
     return TorchModel(source, module, names, tensors)
 
 
-def _parameters(module: Any) -> tuple[str, ...]:
+def parameters_of(module: Any) -> tuple[str, ...]:
+    """Names of the parameters of `forward`, in order."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(module.forward).parameters.values()
     return tuple(each.name for each in parameters if each.kind in positional and each.name != "self")
@@ -136,7 +145,7 @@ def with_shapes(model: TorchModel, shapes: Mapping[str, Sequence[int]]) -> Torch
 
     if not shapes:
         return model
-    known = _parameters(model.module) + model.names
+    known = parameters_of(model.module) + model.names
     one = len(shapes) == 1 and len(model.names) == 1
     for name in shapes:
         if name not in known and not one:
@@ -146,7 +155,7 @@ def with_shapes(model: TorchModel, shapes: Mapping[str, Sequence[int]]) -> Torch
     generator = torch.Generator().manual_seed(0)
     made = {(model.names[0] if one else name): _random(name, tuple(shape), generator) for name, shape in shapes.items()}
     examples = {**before, **made}
-    leading = tuple(examples) == model.names or tuple(examples) == _parameters(model.module)[: len(examples)]
+    leading = tuple(examples) == model.names or tuple(examples) == parameters_of(model.module)[: len(examples)]
     return replace(model, names=tuple(examples), examples=tuple(examples.values()), by_keyword=not leading)
 
 

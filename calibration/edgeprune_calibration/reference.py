@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -80,11 +80,9 @@ class TorchReference:
         """
         import torch
 
-        by_name = all(name in feeds for name in self._model.names)
-        arrays = [feeds[name] for name in self._model.names] if by_name else list(feeds.values())
-        tensors: list[Any] = [torch.from_numpy(np.array(array)) for array in arrays]
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
         try:
-            found = plain_outputs(self._model.call(tensors))
+            found = plain_outputs(self._model.call_by_name(tensors))
         except Exception as exc:  # whatever the module raises
             msg = f"`{self.name}` fails on the data: {describe(exc)}"
             raise ModelError(msg, hint="give the PyTorch source that the graph was exported from") from exc

@@ -158,7 +158,9 @@ def _torch_outputs(model: TorchModel) -> dict[str, np.ndarray[Any, Any]]:
     except Exception as exc:  # whatever the module raises
         shapes = ", ".join(str(list(tensor.shape)) for tensor in model.needed_examples())
         msg = f"`{model.source}` fails at inputs of shape {shapes}: {describe(exc)}"
-        raise ModelError(msg, hint="say the shapes: --input NAME:1x3x224x224") from exc
+        fixed = "Guard failed" in str(exc)
+        hint = "an exported program keeps its shapes" if fixed else "say the shapes: --input NAME:1x3x224x224"
+        raise ModelError(msg, hint=hint) from exc
     values = {name: tensor.detach().numpy() for name, tensor in found.items()}
     for name, value in values.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
