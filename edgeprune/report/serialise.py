@@ -1,7 +1,13 @@
-"""Reports as JSON: fields in the order of their declaration, the gist on top; equal reports give equal bytes."""
+"""Reports as JSON: fields in the order of their declaration, the gist on top; equal reports give equal bytes.
+
+JSON has no infinity. An infinite drift, which stands for an output that is no number, is written as the largest float,
+so that it still is past every limit.
+"""
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,7 +19,8 @@ T = TypeVar("T")
 
 def to_json(value: object) -> bytes:
     """Serialise a report, an inspection, or a list of such; ends in a newline."""
-    return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n"
+    plain = _finite(msgspec.to_builtins(value, order="deterministic"))
+    return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
 
 
 def from_json(data: bytes, kind: type[T]) -> T:
@@ -36,3 +43,13 @@ def schema_of(kind: type[object]) -> dict[str, Any]:
         if "description" in definition:
             definition["description"] = definition["description"].partition("\n")[0]
     return schema
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and math.isinf(value):
+        return math.copysign(sys.float_info.max, value)
+    return value

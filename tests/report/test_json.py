@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from dataclasses import fields, replace
 
 import pytest
@@ -23,6 +25,13 @@ def test_equal_reports_give_equal_bytes(report):
     reordered = replace(report.environment, packages={"torch": "2", "onnx": "1"})
     other = replace(report.environment, packages={"onnx": "1", "torch": "2"})
     assert to_json(reordered) == to_json(other)
+
+
+def test_an_infinite_drift_is_still_a_number_past_every_limit(report):
+    broken = {"logits": replace(report.validation.drift["logits"], kl=math.inf, relative_error=math.inf)}
+    written = to_json(replace(report, validation=replace(report.validation, drift=broken)))
+    read = from_json(written, Report).validation.drift["logits"]
+    assert read.kl == read.relative_error == sys.float_info.max
 
 
 def test_the_schema_version_stands_first_and_a_newline_last(report):
