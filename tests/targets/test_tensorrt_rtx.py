@@ -1,0 +1,152 @@
+"""Real builds with TensorRT-RTX, which needs no GPU; and what comes back when there is nothing to build with."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from edgeprune_targets.attentions import count_attentions
+from edgeprune_targets.builders import tensorrt_rtx
+from edgeprune_targets.builders.tensorrt_rtx import RtxBuilder, build, count_fused_attentions
+from edgeprune_targets.precision import to_fp16
+from edgeprune_targets.profiles import load_target
+
+
+def _parse(text: str) -> bytes:
+    return bytes(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}').SerializeToString())
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("cut", ["", "topk", "merge"])
+def test_every_attention_is_fused_with_a_score_beside_it(
+    make_encoder: Callable[..., ir.Model], tmp_path: Path, cut: str
+) -> None:
+    model = to_fp16(make_encoder(cut=cut, blocks=3))
+    data = ir.to_proto(model).SerializeToString()
+    (result,) = build(data, [load_target("rtx-3090")], tmp_path, attentions=count_attentions(model))
+    assert result.error is None
+    assert (result.attentions, result.fused_attentions) == (3, 3)
+
+
+@pytest.mark.usefixtures("rtx")
+def test_one_engine_a_capability_with_a_manifest(make_encoder: Callable[..., ir.Model], tmp_path: Path) -> None:
+    data = ir.to_proto(to_fp16(make_encoder(blocks=1))).SerializeToString()
+    targets = [load_target(name) for name in ("rtx-4090", "rtx-4060", "jetson-orin")]
+    first, second, jetson = build(data, targets, tmp_path / "engine", name="tiny", attentions=1)
+    assert (first.target, second.target) == ("rtx-4090", "rtx-4060")
+    assert first.path == second.path == str(tmp_path / "engine" / "tiny.sm89.engine")
+    assert not jetson.built
+    assert jetson.error is not None
+    assert jetson.error.startswith("TensorRT-RTX does not build for compute capability 8.7")
+    names = {path.name for path in (tmp_path / "engine").iterdir()}
+    assert names == {"tiny.sm89.engine", "tiny.sm89.engine.json"}
+    manifest = json.loads((tmp_path / "engine" / "tiny.sm89.engine.json").read_text(encoding="utf-8"))
+    plan = (tmp_path / "engine" / "tiny.sm89.engine").read_bytes()
+    assert manifest["plan_sha256"] == hashlib.sha256(plan).hexdigest()
+    assert manifest["onnx_sha256"] == hashlib.sha256(data).hexdigest()
+    assert manifest["bytes"] == first.bytes == len(plan)
+    assert manifest["inputs"] == [{"name": "x", "dtype": "float", "shape": [1, 17, 32]}]
+    assert [each["name"] for each in manifest["outputs"]] == ["y"]
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("g (float[1,50] x) => (int64[2,n] i) { [find] i = NonZero(x) }", "NonZero 'find': "),
+        (
+            "g (float[1,5000] x) => (float[1,4000] v, int64[1,4000] i) <int64[1] k={4000}> { v, i = TopK(x, k) }",
+            "K exceeds the maximum value allowed (3840)",
+        ),
+        ("g (float[n,50] x) => (float[n,50] y) { y = Relu(x) }", "no optimization profile"),
+    ],
+)
+def test_what_the_library_refuses_is_readable(tmp_path: Path, text: str, says: str) -> None:
+    (result,) = build(_parse(text), [load_target("rtx-3090")], tmp_path)
+    assert not result.built
+    assert result.error is not None
+    assert says in result.error
+    assert "/_src/" not in result.error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("rtx")
+def test_garbage_and_absent_files_are_errors_not_exceptions(tmp_path: Path) -> None:
+    (garbage,) = build(b"no onnx", [load_target("rtx-3090")], tmp_path)
+    (absent,) = build(tmp_path / "none.onnx", [load_target("rtx-3090")], tmp_path)
+    assert garbage.error is not None
+    assert "Failed to parse" in garbage.error
+    assert absent.error is not None
+    assert "cannot be found" in absent.error
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_build_past_its_time_is_an_error(tmp_path: Path) -> None:
+    (result,) = build(b"", [load_target("rtx-3090")], tmp_path, timeout_s=0.01)
+    assert result.error == "TensorRT-RTX took longer than 0.01 s: allow more time or a smaller model"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_of_the_child_is_an_error() -> None:
+    assert (
+        tensorrt_rtx._answer(-signal.SIGSEGV, "", "core\ndumped")["error"]
+        == "TensorRT-RTX was ended by SIGSEGV: dumped"
+    )
+    assert tensorrt_rtx._answer(3, "", "")["error"] == "TensorRT-RTX ended with code 3: it said nothing"
+    assert tensorrt_rtx._answer(0, "not json", "")["error"] == "TensorRT-RTX ended with code 0: it said nothing"
+
+
+def test_without_the_package_the_result_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    (result,) = RtxBuilder().build(b"", [load_target("rtx-4090")], tmp_path / "engine", name="model", attentions=2)
+    assert (result.built, result.attentions) == (False, 2)
+    assert result.error == 'TensorRT-RTX is not installed: pip install "edgeprune[rtx]"'
+    assert not (tmp_path / "engine").exists()
+
+
+_INTERRUPTED = """
+import sys
+from pathlib import Path
+from edgeprune_targets.builders.tensorrt_rtx import build
+from edgeprune_targets.profiles import load_target
+build(Path(sys.argv[1]), [load_target("rtx-3090")], Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.usefixtures("rtx")
+def test_an_interrupt_ends_the_child_and_leaves_nothing(
+    make_encoder: Callable[..., ir.Model], save: Callable[[ir.Model], Path], tmp_path: Path
+) -> None:
+    model, folder = save(make_encoder(blocks=12, tokens=65, width=192)), tmp_path / "engine"
+    command = [sys.executable, "-c", _INTERRUPTED, str(model), str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+        while not (children := _children(parent.pid)) and parent.poll() is None:
+            time.sleep(0.01)
+        parent.send_signal(signal.SIGINT)  # to the parent alone, as an editor or a service would
+        _, err = parent.communicate(timeout=60)
+    assert "KeyboardInterrupt" in err
+    assert children
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert list(folder.iterdir()) == []
+
+
+def _children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in listed.read_text().split()] if listed.exists() else []
+
+
+def test_fused_attentions_are_counted_by_their_structs() -> None:
+    plan = b"x struct _gemm_mha_v2_callback { a } _gemm_mha_v2_0x1 struct _gemm_mha_v2_callback {"
+    assert count_fused_attentions(plan) == 2
+    assert count_fused_attentions(b"_gemm_mha_v2_0x1") == 0
