@@ -1,0 +1,145 @@
+"""Each strategy's choice in plain numpy, sample by sample, from its formula: what the emitted operators must compute.
+
+Shapes: x [B,T,D]; k [B,H,T,Dh]; probs [B,H,T,T]; size [B,T]. Prefix tokens come first and always stay.
+Every choice is (index [B,K'] ascending, matrix [B,K',T] or None, size [B,K'] or None) with K' = prefix + keep.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Choice(NamedTuple):
+    """Which tokens go on, and as what."""
+
+    index: np.ndarray
+    matrix: np.ndarray | None = None
+    size: np.ndarray | None = None
+
+
+def best(scores: np.ndarray, keep: int) -> np.ndarray:
+    """Positions of the highest scores of one sample, best first; of equal ones the first."""
+    return np.argsort(-scores, kind="stable")[:keep]
+
+
+def top(scores: np.ndarray, keep: int, prefix: int) -> np.ndarray:
+    """Index [B,K'] of the highest patch scores [B,N]."""
+    return np.stack([np.concatenate([np.arange(prefix), prefix + np.sort(best(row, keep))]) for row in scores])
+
+
+def keep_all(tokens: int, batch: int) -> Choice:
+    """Every token."""
+    return Choice(np.tile(np.arange(tokens), (batch, 1)))
+
+
+def uniform(tokens: int, batch: int, prefix: int, keep: int) -> Choice:
+    """Evenly spaced patch tokens: the middles of `keep` equal parts."""
+    spots = np.floor((np.arange(keep) + 0.5) * (tokens - prefix) / keep).astype(int)
+    return Choice(np.tile(np.concatenate([np.arange(prefix), prefix + spots]), (batch, 1)))
+
+
+def cls_topk(probs: np.ndarray, prefix: int, keep: int) -> Choice:
+    """Attention that the class token (the first) pays, mean of the heads."""
+    return Choice(top(probs[:, :, 0, prefix:].mean(1), keep, prefix))
+
+
+def mean_attention(probs: np.ndarray, prefix: int, keep: int) -> Choice:
+    """Attention received, mean of heads and of all queries."""
+    return Choice(top(probs.mean((1, 2))[:, prefix:], keep, prefix))
+
+
+def tome(k: np.ndarray, size: np.ndarray, prefix: int, keep: int) -> Choice:
+    """Bipartite soft matching: even positions into odd ones, the most alike first, averaged by size.
+
+    Tokens stay in the order of the stream (as published they would be even ones first, then odd ones).
+    """
+    B, _, T, _ = k.shape
+    r = T - prefix - keep
+    metric = unit(k.mean(1))
+    even, odd = np.arange(0, T, 2), np.arange(1, T, 2)
+    index, matrices = [], []
+    for b in range(B):
+        similarity = metric[b, even] @ metric[b, odd].T
+        similarity[even < prefix] = -np.inf
+        similarity[:, odd < prefix] = -np.inf
+        order = best(similarity.max(1), r)
+        groups = {int(t): [int(t)] for t in range(T)}
+        for source in order:
+            groups[int(odd[similarity[source].argmax()])].append(int(even[source]))
+            del groups[int(even[source])]
+        index.append(sorted(groups))
+        matrices.append(_weighted(groups, size[b], T))
+    matrix = np.stack(matrices)
+    return Choice(np.array(index), matrix, np.einsum("bkt,bt->bk", (matrix != 0).astype(float), size))
+
+
+def prune_merge(x: np.ndarray, probs: np.ndarray, size: np.ndarray, prefix: int, keep: int, pruned: int) -> Choice:
+    """DiffRate's forward: the `pruned` best by class attention survive; beyond rank `keep` they merge into those before.
+
+    The mean is plain; a merged token's size counts by its similarity.
+    """
+    B, T, _ = x.shape
+    direction = unit(x)
+    index, matrices, sizes = [], [], []
+    for b in range(B):
+        ranked = prefix + best(probs[b, :, 0, prefix:].mean(0), pruned)
+        stay, go = ranked[:keep], ranked[keep:]
+        groups = {int(t): [int(t)] for t in (*range(prefix), *stay)}
+        total = {t: float(size[b, t]) for t in groups}
+        for source in go:
+            similarity = direction[b, stay] @ direction[b, source]
+            into = int(stay[similarity.argmax()])
+            groups[into].append(int(source))
+            total[into] += float(size[b, source] * similarity.max())
+        index.append(sorted(groups))
+        matrices.append(_weighted(groups, np.ones(T), T))
+        sizes.append([total[t] for t in sorted(groups)])
+    return Choice(np.array(index), np.stack(matrices), np.array(sizes))
+
+
+def zero_tprune(probs: np.ndarray, k: np.ndarray, prefix: int, keep: int, *, drop: int, votes: int) -> Choice:
+    """Importance by one vote, `drop` tokens by similarity, then the rest by `votes` votes among the survivors."""
+    B, _, T, _ = probs.shape
+    N = T - prefix
+    keys = unit(k.transpose(0, 2, 1, 3).reshape(B, T, -1))
+    start = np.ones(T)
+    start[0] = np.sqrt(T)
+    index = []
+    for b in range(B):
+        alive = np.ones(T)
+        if drop:
+            order = prefix + best(importance(probs[b], start, alive, 1)[prefix:], N)
+            better, worse = order[: N // 2], order[N // 2 :]
+            alike = (keys[b, worse] @ keys[b, better].T).max(1)
+            alive[worse[best(alike, drop)]] = 0
+        scores = np.where(alive > 0, importance(probs[b], start, alive, votes), -np.inf)
+        index.append(top(scores[None, prefix:], keep, prefix)[0])
+    return Choice(np.array(index))
+
+
+def importance(probs: np.ndarray, start: np.ndarray, alive: np.ndarray, votes: int) -> np.ndarray:
+    """[T] votes that travelled along attention [H,T,T]; root mean square of the heads that pass the filter."""
+    heads = []
+    for attention in probs:
+        s = start * alive / (start * alive).sum()
+        for _ in range(votes):
+            s = (s @ attention) * alive
+            s /= s.sum()
+        heads.append(s * alive.sum())
+    spread = [np.var(s[alive > 0]) for s in heads]
+    chosen = [s for s, v in zip(heads, spread, strict=True) if 0.01 <= v <= 0.7] or heads
+    return np.asarray(np.sqrt(np.mean(np.square(chosen), axis=0)))
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Vectors of length one along the last axis."""
+    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True))
+
+
+def _weighted(groups: dict[int, list[int]], weights: np.ndarray, tokens: int) -> np.ndarray:
+    matrix = np.zeros((len(groups), tokens))
+    for row, target in enumerate(sorted(groups)):
+        matrix[row, groups[target]] = weights[groups[target]]
+    return np.asarray(matrix / matrix.sum(1, keepdims=True))
