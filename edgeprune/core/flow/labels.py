@@ -1,0 +1,218 @@
+"""Labels: per axis an ordered list of factors, slow to fast.
+
+A factor is a plain size, the batch, one axis of the patch grid, or the tokens. Tokens are a list of segments, since real
+graphs slice the prefix off, rotate the patches alone and concatenate again, or add a class token late:
+
+    [B, T, D]              (Batch(2),), (Tokens((Segment(0, 197),)),), (192,)
+    [B, T, 3*H*Dh]         ..., (576,)                       split by a Reshape into (3,), (3,), (64,)
+    [T*B, D]               (Tokens(...), Batch(2)), (192,)
+    patches of 5 + 196     (Tokens((Segment(5, 201),)),)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens `start` to `stop` of the stream, or (`fresh`) `stop - start` tokens that the stream does not have."""
+
+    start: int
+    stop: int
+    fresh: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of tokens."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The token factor. `softmaxed`: the numbers along it came out of a Softmax over it."""
+
+    segments: tuple[Segment, ...]
+    softmaxed: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of tokens in all segments."""
+        return sum(segment.size for segment in self.segments)
+
+    def same_tokens(self, other: Tokens) -> bool:
+        """Whether both name the same tokens in the same order."""
+        return self.segments == other.segments
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The batch factor, tracked only where it is larger than one."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One spatial axis of the patch grid, before the grid is flattened into tokens."""
+
+    size: int
+    axis: int
+
+
+Factor: TypeAlias = int | Tokens | Batch | Grid
+Axis: TypeAlias = tuple[Factor, ...]
+
+
+def factor_size(factor: Factor) -> int:
+    """Elements along one factor."""
+    return factor if isinstance(factor, int) else factor.size
+
+
+def axis_size(axis: Axis) -> int:
+    """Elements along one axis."""
+    return prod(factor_size(factor) for factor in axis)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What the axes of one value mean.
+
+    Attributes:
+        axes: one tuple of factors an axis; an axis of size one may be empty.
+        pooled: a statistic over tokens is in it; it must not meet tokens again.
+    """
+
+    axes: tuple[Axis, ...]
+    pooled: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of each axis."""
+        return tuple(axis_size(axis) for axis in self.axes)
+
+    def axes_of(self, kind: type[Tokens] | type[Batch] | type[Grid]) -> tuple[int, ...]:
+        """Indices of the axes that have a factor of this kind."""
+        return tuple(i for i, axis in enumerate(self.axes) if any(isinstance(f, kind) for f in axis))
+
+    @property
+    def token_axes(self) -> tuple[int, ...]:
+        """Indices of the axes that carry tokens."""
+        return self.axes_of(Tokens)
+
+    @property
+    def moves(self) -> bool:
+        """Whether rules must follow this value: it carries tokens, the grid, or a statistic of tokens."""
+        return self.pooled or bool(self.token_axes) or bool(self.axes_of(Grid))
+
+    def tokens_at(self, axis: int) -> Tokens | None:
+        """The token factor of an axis, if it has one."""
+        return next((f for f in self.axes[axis] if isinstance(f, Tokens)), None)
+
+    def with_axis(self, index: int, axis: Axis) -> Label:
+        """The same label with one axis replaced."""
+        return replace(self, axes=(*self.axes[:index], axis, *self.axes[index + 1 :]))
+
+
+def plain_axis(size: int) -> Axis:
+    """An axis without a meaning that the flow must keep."""
+    return () if size == 1 else (size,)
+
+
+def merge_segments(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """Join neighbours that are adjacent in the stream: `[0:1) [1:197)` is `[0:197)`."""
+    out: list[Segment] = []
+    for segment in segments:
+        if out and not segment.fresh and not out[-1].fresh and out[-1].stop == segment.start:
+            out[-1] = Segment(out[-1].start, segment.stop)
+        else:
+            out.append(segment)
+    return tuple(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """A change of the stream's length: of `before` tokens, the `prefix` first and some others stay, `after` in all."""
+
+    before: int
+    after: int
+    prefix: int
+
+    def segment(self, segment: Segment) -> int:
+        """New size of a segment. Segments end in the prefix or at the end of the stream, never between."""
+        if segment.fresh or segment.stop <= self.prefix:
+            return segment.size
+        return segment.size - (self.before - self.after)
+
+    def factor(self, factor: Factor) -> int:
+        """New size of a factor."""
+        return sum(map(self.segment, factor.segments)) if isinstance(factor, Tokens) else factor_size(factor)
+
+    def shape(self, label: Label) -> tuple[int, ...]:
+        """New shape of a value with this label."""
+        return tuple(prod(self.factor(f) for f in axis) for axis in label.axes)
+
+
+def split_factors(axes: tuple[Axis, ...], target: tuple[int, ...]) -> tuple[Axis, ...] | Factor:
+    """Redistribute the factors of a row-major reshape over the axes of `target`.
+
+    Plain factors are split where needed; batch, grid and tokens are atoms. Two grid axes that meet in order in one
+    target axis become the tokens.
+
+    Returns:
+        One tuple of factors an axis of `target`, or the atom that the reshape would split.
+    """
+    queue = _joined(f for axis in axes for f in axis if factor_size(f) != 1)
+    out: list[Axis] = []
+    for dim in target:
+        axis: list[Factor] = []
+        room = dim
+        while room > 1:
+            factor = queue.pop(0)
+            size = factor_size(factor)
+            if room % size == 0:
+                axis.append(factor)
+                room //= size
+                continue
+            if not isinstance(factor, int):
+                return factor
+            if size % room:
+                return _next_atom(queue, factor)
+            axis.append(room)
+            queue.insert(0, size // room)
+            room = 1
+        out.append(_flatten_grid(tuple(axis)))
+    return tuple(out)
+
+
+def _joined(factors: Iterable[Factor]) -> list[Factor]:
+    """Multiply plain neighbours: what they were before means nothing, and the next reshape may cut them elsewhere."""
+    out: list[Factor] = []
+    for factor in factors:
+        if out and isinstance(factor, int) and isinstance(out[-1], int):
+            out[-1] *= factor
+        else:
+            out.append(factor)
+    return out
+
+
+def _next_atom(queue: list[Factor], factor: int) -> Factor:
+    """The atom that stands behind a plain factor which does not divide: it is the one that gets split."""
+    return next((f for f in queue if not isinstance(f, int)), factor)
+
+
+def _flatten_grid(axis: Axis) -> Axis:
+    """Turn `Grid(h, 0), Grid(w, 1)` in one axis into tokens."""
+    out: list[Factor] = []
+    for factor in axis:
+        last = out[-1] if out else None
+        if isinstance(factor, Grid) and isinstance(last, Grid) and (last.axis, factor.axis) == (0, 1):
+            out[-1] = Tokens((Segment(0, last.size * factor.size),))
+        else:
+            out.append(factor)
+    return tuple(out)

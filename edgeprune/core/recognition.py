@@ -1,0 +1,208 @@
+"""Find the transformer in a graph: its tokens, its attentions, its blocks, and where tokens may be cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprune.core.attention import Attention, find_attention
+from edgeprune.core.dominators import Dominators
+from edgeprune.core.errors import ModelError
+from edgeprune.core.flow.call import sole_tokens
+from edgeprune.core.flow.engine import Flow, run_flow
+from edgeprune.core.flow.labels import Resize
+from edgeprune.core.graph import consumers, downstream, name_of
+from edgeprune.core.refusals import Refusal, RefusalCode
+from edgeprune.core.source import Stream, candidates, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from edgeprune.core.flow.labels import Segment
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """One transformer block.
+
+    Attributes:
+        index: 0-based, in execution order.
+        attentions: usually one; several where they stand in parallel.
+        cut: the residual Add after the attention, [B, T, D] in some order of axes, through which all later blocks see
+            the tokens; None where there is no such value.
+    """
+
+    index: int
+    attentions: tuple[Attention, ...]
+    cut: ir.Value | None
+
+    @property
+    def attention(self) -> Attention:
+        """The block's first attention."""
+        return self.attentions[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recognition:
+    """What was found in a graph, and what was declined.
+
+    Attributes:
+        stream: the token sequence; None if there is none that could be cut.
+        blocks: in execution order.
+        refusals: why the model, or a part of it, is declined.
+        head_refusals: where tokens stop behind the last block: such a head needs all tokens back.
+    """
+
+    stream: Stream | None
+    blocks: tuple[Block, ...]
+    refusals: tuple[Refusal, ...]
+    head_refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def found(self) -> Stream:
+        """The stream.
+
+        Raises:
+            ModelError: if the model was refused.
+        """
+        if self.stream is None:
+            first = self.refusals[0]
+            msg = f"no tokens can be cut in this model: {first}"
+            raise ModelError(msg, hint="`edgeprune inspect` shows what was recognised and what was refused")
+        return self.stream
+
+
+def recognize(model: ir.Model) -> Recognition:
+    """Recognise a model in canonical form."""
+    nodes = list(model.graph)
+    declined: list[Refusal] = []
+    for guess in candidates(nodes, model.graph.inputs):
+        flow = run_flow(nodes, {guess.value: guess.label}, Resize(0, 0, 0))
+        segments = _first_square(nodes, flow)
+        if segments is None:
+            declined += flow.refusals.values()
+            continue
+        stream = settle(nodes, guess, flow, segments)
+        if stream is None:
+            reason = "fresh tokens stand behind or between the patch tokens"
+            return Recognition(None, (), (Refusal(RefusalCode.POSITION_BOUND, reason, (name_of(guess.value),)),))
+        return _describe(model, nodes, stream)
+    return Recognition(None, (), tuple(declined[:1]) or (_no_attention(nodes),))
+
+
+def _no_attention(nodes: Sequence[ir.Node]) -> Refusal:
+    if not any(node.op_type == "Softmax" for node in nodes):
+        return Refusal(RefusalCode.NO_ATTENTION, "the graph has no softmax attention")
+    return Refusal(RefusalCode.NO_SOURCE, "no attention runs over the whole of any token sequence that starts at an input")
+
+
+def _first_square(nodes: Sequence[ir.Node], flow: Flow) -> tuple[Segment, ...] | None:
+    """The tokens of the first softmax whose queries and keys are the same whole sequence."""
+    for node in nodes:
+        if node.op_type == "Softmax" and (segments := _square(flow, node)) is not None:
+            return segments
+    return None
+
+
+def _square(flow: Flow, node: ir.Node) -> tuple[Segment, ...] | None:
+    label = flow.labels.get(node.outputs[0])
+    if label is None or len(label.axes) < 2:  # noqa: PLR2004 - queries and keys
+        return None
+    queries, keys = sole_tokens(label.axes[-2]), sole_tokens(label.axes[-1])
+    if queries is None or keys is None or not keys.softmaxed or not queries.same_tokens(keys):
+        return None
+    return keys.segments
+
+
+def _describe(model: ir.Model, nodes: Sequence[ir.Node], stream: Stream) -> Recognition:
+    whole = {seg for label in stream.seeds.values() for i in label.token_axes for seg in label.tokens_at(i).segments}  # type: ignore[union-attr]
+    anchors = [n for n in nodes if n.op_type == "Softmax" and set(_square(stream.flow, n) or ()) == whole]
+    beyond = _refused_before_attention(stream.flow)
+    if beyond:
+        return Recognition(None, (), beyond)
+    attentions = [find_attention(stream.flow, node) for node in anchors]
+    blocks = _blocks(model, nodes, stream, attentions)
+    if not any(block.cut for block in blocks):
+        reason = "no residual Add passes all tokens from one block to the next"
+        return Recognition(None, blocks, (Refusal(RefusalCode.NO_CUT_POINT, reason, (name_of(anchors[0]),)),))
+    return Recognition(stream, blocks, (), tuple(stream.flow.refusals.values()))
+
+
+def _refused_before_attention(flow: Flow) -> tuple[Refusal, ...]:
+    """Refusals that further attention depends on: behind them the tokens are not known any more."""
+    return tuple(
+        refusal
+        for node, refusal in flow.refusals.items()
+        if any(is_attention_softmax(n) for n in downstream(node.outputs)) or is_attention_softmax(node)
+    )
+
+
+def is_attention_softmax(node: ir.Node) -> bool:
+    """Whether a softmax weighs something: its result reaches a product through casts, masks and layout."""
+    if node.op_type != "Softmax":
+        return False
+    stack, seen = [node], {node}
+    while stack:
+        for user in consumers(stack.pop().outputs[0]):
+            if user.op_type in {"MatMul", "Einsum"}:
+                return True
+            if user.op_type in {"Cast", "Where", "IsNaN", "Reshape", "Transpose", "Mul", "Dropout", "Add"} and user not in seen:
+                seen.add(user)
+                stack.append(user)
+    return False
+
+
+def _blocks(
+    model: ir.Model, nodes: Sequence[ir.Node], stream: Stream, attentions: Sequence[Attention]
+) -> tuple[Block, ...]:
+    tree = token_dominators(nodes, stream)
+    blocks: list[Block] = []
+    group: list[Attention] = []
+    for i, attention in enumerate(attentions):
+        group.append(attention)
+        after = downstream([attention.probs])
+        if i + 1 < len(attentions):
+            goal = tree.chain(attentions[i + 1].scores)
+            if not any(v.producer() in after and is_residual(stream.flow, v) for v in goal):
+                continue
+        else:
+            goal = tree.chain(tree.common(_exits(model, stream, after)))
+        cut = next((v for v in goal if v.producer() in after and is_residual(stream.flow, v)), None)
+        blocks.append(Block(len(blocks), tuple(group), cut))
+        group = []
+    return tuple(blocks)
+
+
+def is_residual(flow: Flow, value: ir.Value) -> bool:
+    """Whether a value is a sum of two token streams, and a stream itself."""
+    node = value.producer()
+    if node is None or node.op_type not in {"Add", "Sum"}:
+        return False
+    return sum(bool(flow.tokens_on(v)) for v in node.inputs if v is not None) > 1 and len(flow.tokens_on(node.outputs[0])) == 1
+
+
+def token_dominators(nodes: Sequence[ir.Node], stream: Stream) -> Dominators:
+    """Dominators among the values that carry tokens."""
+    flow = stream.flow
+    before: dict[ir.Value, list[ir.Value]] = {value: [] for value in stream.seeds}
+    for node in nodes:
+        inputs = [v for v in node.inputs if v is not None and flow.tokens_on(v)]
+        for value in node.outputs:
+            if value not in before and flow.tokens_on(value):
+                before[value] = inputs
+    return Dominators(before)
+
+
+def _exits(model: ir.Model, stream: Stream, after: set[ir.Node]) -> list[ir.Value]:
+    """Values behind the last attention through which tokens leave: pooled, picked, refused, or a graph output."""
+    flow = stream.flow
+    out: list[ir.Value] = []
+    for value in flow.labels:
+        if not flow.tokens_on(value) or value.producer() not in after:
+            continue
+        leaves = any(not any(flow.tokens_on(o) for o in node.outputs) for node in consumers(value))
+        if leaves or value.is_graph_output():
+            out.append(value)
+    return out

@@ -1,0 +1,164 @@
+"""Where tokens begin: at a patch embedding, a token embedding, a sequence input. Never from a dimension's value.
+
+Each candidate is a hypothesis: label it, flow forward, believe it if attention over the whole of it follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprune.core.flow.call import sole_tokens
+from edgeprune.core.flow.engine import Flow, run_flow
+from edgeprune.core.flow.labels import Axis, Batch, Grid, Label, Resize, Segment, Tokens, plain_axis
+from edgeprune.core.graph import constant_of, consumers, static_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import onnx_ir as ir
+
+_CLASS_TOKEN_FIRST = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The token sequence of a model.
+
+    Attributes:
+        seeds: the labels that the flow starts from, tokens counted with their prefix.
+        tokens: T, all tokens.
+        prefix: tokens that are never removed, first in the sequence.
+        batch: B.
+        grid: rows and columns of the patch grid, if the tokens come from an image.
+        kind: `image`, `text` or `sequence`.
+        flow: where the labels went, with nothing cut.
+    """
+
+    seeds: dict[ir.Value, Label]
+    tokens: int
+    prefix: int
+    batch: int
+    grid: tuple[int, int] | None
+    kind: str
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A guess of where the tokens begin."""
+
+    value: ir.Value
+    label: Label
+    kind: str
+
+
+def candidates(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value]) -> Iterator[Candidate]:
+    """Guesses in order of trust; a bare projection is believed only where nothing better is in sight."""
+    trusted = [*_patch_embeddings(nodes), *_sequence_inputs(inputs)]
+    yield from trusted
+    if not trusted:
+        yield from _first_projection(nodes)
+
+
+def _sequence_inputs(inputs: Sequence[ir.Value]) -> Iterator[Candidate]:
+    for value in inputs:
+        shape = static_shape(value) or ()
+        if len(shape) == 2 and _looks_up(value):  # noqa: PLR2004 - [B, T] of ids
+            yield Candidate(value, Label((_batch(shape[0]), _tokens(shape[1]))), "text")
+    for value in inputs:
+        shape = static_shape(value) or ()
+        if len(shape) == 3:  # noqa: PLR2004 - [B, T, D], or [T, B, D]
+            yield Candidate(value, Label((_batch(shape[0]), _tokens(shape[1]), plain_axis(shape[2]))), "sequence")
+            yield Candidate(value, Label((_tokens(shape[0]), _batch(shape[1]), plain_axis(shape[2]))), "sequence")
+
+
+def _patch_embeddings(nodes: Sequence[ir.Node]) -> Iterator[Candidate]:
+    convolutions = [node for node in nodes if node.op_type == "Conv" and constant_of(node.inputs[0]) is None]
+    for node in convolutions[:1]:
+        value = node.outputs[0]
+        shape = static_shape(value) or ()
+        if len(shape) == 4:  # noqa: PLR2004 - [B, C, h, w]
+            label = Label((_batch(shape[0]), plain_axis(shape[1]), (Grid(shape[2], 0),), (Grid(shape[3], 1),)))
+            yield Candidate(value, label, "image")
+    for node in reversed(convolutions):
+        value = node.outputs[0]
+        shape = static_shape(value) or ()
+        if len(shape) == 3:  # noqa: PLR2004 - [B, C, T] of a time series
+            yield Candidate(value, Label((_batch(shape[0]), plain_axis(shape[1]), _tokens(shape[2]))), "sequence")
+
+
+def _first_projection(nodes: Sequence[ir.Node]) -> Iterator[Candidate]:
+    """Patches cut out by a reshape and projected by a product, as in packed vision towers."""
+    for node in nodes:
+        if node.op_type in {"MatMul", "Gemm"} and constant_of(node.inputs[1]) is not None:
+            shape = static_shape(node.outputs[0]) or ()
+            lead = [_batch(shape[0])] if len(shape) == 3 else []  # noqa: PLR2004 - [B, T, D], else [T, D]
+            if len(shape) in {2, 3}:
+                label = Label((*lead, _tokens(shape[-2]), plain_axis(shape[-1])))
+                yield Candidate(node.outputs[0], label, "image")
+            return
+
+
+def _looks_up(value: ir.Value) -> bool:
+    return any(node.op_type == "Gather" and constant_of(node.inputs[0]) is not None for node in consumers(value))
+
+
+def _batch(size: int) -> Axis:
+    return (Batch(size),) if size > 1 else ()
+
+
+def _tokens(size: int) -> Axis:
+    return (Tokens((Segment(0, size),)),)
+
+
+def settle(nodes: Sequence[ir.Node], guess: Candidate, flow: Flow, segments: tuple[Segment, ...]) -> Stream | None:
+    """Count the tokens with the prefix that was concatenated before them, and flow again from there.
+
+    Args:
+        nodes: the graph in order.
+        guess: the candidate whose flow reached attention.
+        flow: that flow.
+        segments: the tokens of the first square attention.
+
+    Returns:
+        The stream; None if tokens were put behind or between the patches.
+    """
+    fresh = [segment.size for segment in segments if segment.fresh]
+    if any(segment.fresh for segment in segments[len(fresh) :]):
+        return None
+    tokens = sum(segment.size for segment in segments)
+    prefix = sum(fresh) or (_CLASS_TOKEN_FIRST if guess.kind == "text" else 0)
+    seeds = {v: _whole(label, tokens) for v, label in flow.labels.items() if _begins(flow, guess, v, segments)}
+    batch = next((f.size for a in guess.label.axes for f in a if isinstance(f, Batch)), 1)
+    result = run_flow(nodes, seeds, Resize(tokens, tokens, prefix))
+    return Stream(seeds, tokens, prefix, batch, _grid(flow, seeds), guess.kind, result)
+
+
+def _begins(flow: Flow, guess: Candidate, value: ir.Value, segments: tuple[Segment, ...]) -> bool:
+    """Whether the whole sequence first stands in this value."""
+    if not _carries(flow.labels[value], segments):
+        return False
+    if value is guess.value:
+        return True
+    node = value.producer()
+    before = [flow.labels[v] for v in node.inputs if v in flow.labels] if node is not None else []
+    return bool(before) and not any(_carries(label, segments) for label in before)
+
+
+def _carries(label: Label, segments: tuple[Segment, ...]) -> bool:
+    return any((t := label.tokens_at(i)) is not None and t.segments == segments for i in label.token_axes)
+
+
+def _whole(label: Label, tokens: int) -> Label:
+    axes = tuple((Tokens((Segment(0, tokens),)),) if sole_tokens(axis) else axis for axis in label.axes)
+    return Label(axes, label.pooled)
+
+
+def _grid(flow: Flow, seeds: dict[ir.Value, Label]) -> tuple[int, int] | None:
+    """Rows and columns: the last grid that was flattened into tokens."""
+    for label in reversed(list(flow.labels.values())):
+        sizes = [f.size for axis in label.axes for f in axis if isinstance(f, Grid)]
+        if len(sizes) == 2 and not any(label is seed for seed in seeds.values()):  # noqa: PLR2004 - rows, columns
+            return sizes[0], sizes[1]
+    return None

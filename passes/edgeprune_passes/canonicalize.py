@@ -1,0 +1,103 @@
+"""Bring an export to canonical form: static shapes, constants folded, no Shape chains, attention as plain operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from edgeprune.core.errors import ModelError
+from edgeprune.core.graph import static_shape
+from edgeprune.core.passes import PassResult
+from edgeprune_passes._decompose import decompose_attention
+from edgeprune_passes._guards import remove_dummy_masks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Folding is meant to reach every Shape chain and every literal; a cap would leave some behind.
+_NO_LIMIT = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class Canonicalize:
+    """Make every shape static and fold what is constant then.
+
+    Rule: the flow rewrites every literal, so literals are what it wants: fold first, on declared shapes.
+
+    Attributes:
+        inputs: static shapes of graph inputs by name; they replace symbolic dimensions.
+        batch: used for a symbolic first dimension that `inputs` does not declare.
+
+    Refuses: nothing.
+    Raises: `ModelError` where a dimension stays unknown, or the declared shape contradicts the file.
+    Cost: removes nodes; adds none but for decomposed Attention operators.
+    Source: none.
+    """
+
+    name: ClassVar[str] = "canonicalize"
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    batch: int = 1
+
+    def apply(self, model: ir.Model) -> PassResult:
+        """Rewrite `model` in place."""
+        before = len(model.graph)
+        self._declare_shapes(model)
+        common.InlinePass()(model)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        common.RemoveUnusedNodesPass()(model)
+        _fold(model)
+        changes = decompose_attention(model) + remove_dummy_masks(model)
+        if changes:
+            _fold(model)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        common.RemoveUnusedNodesPass()(model)
+        return PassResult(model, changes + abs(before - len(model.graph)))
+
+    def _declare_shapes(self, model: ir.Model) -> None:
+        names = {value.name for value in model.graph.inputs}
+        for name in self.inputs:
+            if name not in names:
+                msg = f"the model has no input `{name}`; it has {', '.join(sorted(map(str, names)))}"
+                raise ModelError(msg, hint="name an input of the model in --input NAME:1x3x224x224")
+        for value in model.graph.inputs:
+            value.shape = ir.Shape(self._shape_of(value))
+        for node in model.graph:
+            for output in node.outputs:
+                if static_shape(output) is None:
+                    output.shape = None
+
+    def _shape_of(self, value: ir.Value) -> tuple[int, ...]:
+        declared = self.inputs.get(str(value.name))
+        if value.shape is None:
+            if declared is None:
+                msg = f"input `{value.name}` has no shape"
+                raise ModelError(msg, hint=f"declare it: --input {value.name}:1x3x224x224")
+            return declared
+        own = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+        wanted = declared or tuple(self.batch if i == 0 and dim is None else dim for i, dim in enumerate(own))
+        if len(wanted) != len(own) or any(o is not None and o != w for o, w in zip(own, wanted, strict=True)):
+            msg = f"input `{value.name}` is {list(value.shape)} in the file, declared as {list(wanted)}"
+            raise ModelError(msg, hint="export the model with dynamic axes, or declare the shape it was exported with")
+        if any(dim is None for dim in wanted):
+            msg = f"input `{value.name}` has unknown dimensions {list(value.shape)}; the number of tokens would be a guess"
+            raise ModelError(msg, hint=f"declare its shape: --input {value.name}:1x3x224x224")
+        return tuple(int(dim) for dim in wanted if dim is not None)
+
+
+def _fold(model: ir.Model) -> None:
+    """Fold constants and infer shapes until nothing changes.
+
+    ConstantOfShape is on the folder's own stop list; without it, exports that expand a class token stay shapeless.
+    """
+    from onnxscript.optimizer import fold_constants
+
+    fold_constants(
+        model,
+        onnx_shape_inference=True,
+        input_size_limit=_NO_LIMIT,
+        output_size_limit=_NO_LIMIT,
+        should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
+    )

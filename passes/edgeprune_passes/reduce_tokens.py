@@ -1,0 +1,201 @@
+"""Reduce tokens: make the cuts of a plan, restore where a head needs it, and weigh merged tokens by their size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import onnx_ir as ir
+
+from edgeprune.core.errors import PlanError
+from edgeprune.core.flow.call import sole_tokens
+from edgeprune.core.flow.labels import Resize
+from edgeprune.core.graph import PREFIX, consumers, name_of
+from edgeprune.core.passes import PassResult
+from edgeprune.core.recognition import is_residual, recognize, token_dominators
+from edgeprune.core.tape import Tape
+from edgeprune_passes._cut import propagate, relabel
+from edgeprune_passes._layout import from_stream, to_stream
+from edgeprune_passes._rows import gather_rows, merged_rows
+from edgeprune_passes._restore import Done, lower_restore, place_restore
+from edgeprune_passes.registry import make_strategy
+from edgeprune_passes.selection import Selection, Site
+
+if TYPE_CHECKING:
+    from edgeprune.core.flow.labels import Label
+    from edgeprune.core.plan import Restore, TokenCut
+    from edgeprune.core.recognition import Recognition
+    from edgeprune.core.source import Stream
+    from edgeprune_passes.selection import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceTokens:
+    """Make token cuts at the residual Adds of their blocks.
+
+    Rule: the strategy names the tokens that go on; the stream and whatever is aligned with it is gathered (or merged) by
+    that index, every literal that named the old length is rewritten on a clone, shapes behind the cut are set anew.
+
+    Attributes:
+        cuts: in the order of their blocks.
+        restore: `auto` brings all tokens back before heads and outputs that need them; `none` lets per-token outputs
+            get shorter and refuses heads that need all tokens.
+
+    Raises: `PlanError` if a block has no cut point, or a strategy refuses it.
+    Source: none; the strategies name theirs.
+    """
+
+    name: ClassVar[str] = "reduce-tokens"
+    cuts: tuple[TokenCut, ...] = ()
+    restore: Restore = "auto"
+
+    def apply(self, model: ir.Model) -> PassResult:
+        """Rewrite `model` in place."""
+        if not self.cuts:
+            return PassResult(model, 0)
+        found = recognize(model)
+        work = _Work(model, found, [make_strategy(cut.strategy) for cut in self.cuts])
+        nodes = work.place_restores(self.restore)
+        for cut, strategy in zip(self.cuts, work.strategies, strict=True):
+            work.cut(cut, strategy)
+        work.weigh_sizes()
+        for node, label in nodes:
+            lower_restore(model, node, label, work.history, work.stream.batch)
+        return PassResult(model, len(self.cuts) + len(nodes))
+
+
+class _Work:
+    """The state of one application: how many tokens are left, which cuts were made."""
+
+    def __init__(self, model: ir.Model, found: Recognition, strategies: list[Strategy]) -> None:
+        self.model = model
+        self.found = found
+        self.stream: Stream = found.found
+        self.strategies = strategies
+        self.tokens = self.stream.tokens
+        self.size: ir.Value | None = None
+        self.history: list[Done] = []
+        self._softmaxes: dict[ir.Node, ir.Value | None] = {}
+        self._cache: dict[str, ir.Value] = {}
+
+    def cut(self, cut: TokenCut, strategy: Strategy) -> None:
+        """Make one cut."""
+        block = self.found.blocks[cut.block] if cut.block < len(self.found.blocks) else None
+        if block is None or block.cut is None:
+            msg = f"block {cut.block} has no cut point; the model has {len(self.found.blocks)} blocks"
+            raise PlanError(msg, hint="`edgeprune inspect` lists the cut points")
+        refusal = strategy.refuses(block, self.stream.prefix)
+        if refusal is not None:
+            msg = f"the strategy {strategy.name} refuses block {cut.block}: {refusal}"
+            raise PlanError(msg, hint="`edgeprune strategies` says when each strategy refuses")
+        value = block.cut
+        label = relabel(self.stream.flow.labels[value], self.tokens)
+        users = list(consumers(value))
+        after = self._after(value)
+        prefix = f"{PREFIX}cut/{cut.block}"
+        tape = Tape(self.model, before=after, prefix=prefix)
+        before = to_stream(tape, value, label, self.stream.batch)
+        site = Site(
+            block=block, stream=before, tokens=self.tokens, prefix=self.stream.prefix, batch=self.stream.batch,
+            depth=len(self.found.blocks), size=self.size, grid=self.stream.grid,
+        )
+        selection = _named(strategy.emit(site, cut.keep, tape), prefix)
+        kept = gather_rows(tape, before, selection.index, name="kept")
+        if selection.merge is not None:
+            kept = merged_rows(tape, before, kept, selection.merge)
+        new = from_stream(tape, kept, label, self.stream.batch)
+        for user in users:
+            for i, operand in enumerate(user.inputs):
+                if operand is value:
+                    user.replace_input_with(i, new)
+        self._finish(value, new, label, selection, before, tape)
+
+    def _finish(
+        self, value: ir.Value, new: ir.Value, label: Label, selection: Selection, before: ir.Value, tape: Tape
+    ) -> None:
+        resize = Resize(self.tokens, tape.shape(selection.index)[1], self.stream.prefix)
+        if value.is_graph_output():
+            msg = f"the stream `{value.name}` is a graph output"
+            raise PlanError(msg, hint="let tokens be restored: --restore auto")
+        flow = propagate(
+            self.model, {new: label}, resize, selection.index, batch=self.stream.batch, prefix=tape.prefix
+        )
+        for node in self.model.graph:
+            tokens = flow.labels.get(node.outputs[0]) if node.op_type == "Softmax" else None
+            axis = sole_tokens(tokens.axes[-1]) if tokens is not None else None
+            if axis is not None and axis.softmaxed and axis.size == self.tokens:
+                self._softmaxes[node] = selection.size
+        self.history.append(Done(before, new, selection, self.tokens))
+        self.tokens = resize.after
+        self.size = selection.size
+
+    def _after(self, value: ir.Value) -> ir.Node | None:
+        """The node before which a cut is written: the first that reads the stream behind its producer."""
+        producer = value.producer()
+        nodes = list(self.model.graph)
+        position = nodes.index(producer) + 1 if producer is not None else 0
+        return nodes[position] if position < len(nodes) else None
+
+    def weigh_sizes(self) -> None:
+        """Add log(size) to the logits of every attention behind a merge (ToMe's proportional attention)."""
+        logs: dict[ir.Value, ir.Value] = {}
+        for node, size in self._softmaxes.items():
+            scores = node.inputs[0]
+            if size is None or scores is None:
+                continue
+            tape = Tape(self.model, before=node, prefix=f"{PREFIX}size/{name_of(node)}")
+            rank = len(tape.shape(scores))
+            if size not in logs:
+                logs[size] = tape.op("Log", size)
+            shape = [self.stream.batch, *[1] * (rank - 2), tape.shape(size)[1]]
+            bias = tape.op("Reshape", logs[size], tape.ints(shape))
+            node.replace_input_with(0, tape.op("Add", scores, bias))
+
+    def place_restores(self, restore: Restore) -> list[tuple[ir.Node, Label]]:
+        """Put Restore nodes where tokens leave the stream and all of them are needed."""
+        flow = self.stream.flow
+        tree = token_dominators(list(self.model.graph), self.stream)
+        anchors = [a.softmax for block in self.found.blocks for a in block.attentions]
+        first = self.found.blocks[self.cuts_start()].cut if self.found.blocks else None
+        spots: dict[ir.Value, None] = {}
+        for value in self._exits(restore):
+            chain = [v for v in tree.chain(value) if is_residual(flow, v)]
+            if first is None or first in tree.chain(value):
+                spots[chain[-1] if chain else value] = None
+        placed = []
+        for spot in spots:
+            node = place_restore(self.model, spot, anchors)
+            if node is not None:
+                placed.append((node, flow.labels[spot]))
+        return placed
+
+    def cuts_start(self) -> int:
+        """The first block that could be cut; taps above it never need a restore."""
+        return next(i for i, block in enumerate(self.found.blocks) if block.cut is not None)
+
+    def _exits(self, restore: Restore) -> list[ir.Value]:
+        """Values whose further use needs every token."""
+        flow = self.stream.flow
+        refused = [v for node in flow.refusals for v in node.inputs if v is not None and flow.tokens_on(v)]
+        if restore == "none":
+            if refused:
+                refusal = next(iter(flow.refusals.values()))
+                msg = f"the head needs all tokens: {refusal}"
+                raise PlanError(msg, hint="let tokens be restored: --restore auto")
+            return []
+        outputs = [v for v in self.model.graph.outputs if flow.tokens_on(v)]
+        merged = any(strategy.merges for strategy in self.strategies)
+        pooled = [v for node in flow.pools() for v in node.inputs[:1] if v is not None] if merged else []
+        return [*refused, *outputs, *pooled]
+
+
+def _named(selection: Selection, prefix: str) -> Selection:
+    """Give the selection's values the names by which proofs and reports find them."""
+    merge = selection.merge
+    names = {"index": selection.index, "size": selection.size}
+    if merge is not None:
+        names |= {"source": merge.source, "row": merge.row, "own": merge.own, "weights": merge.weights}
+    for name, value in names.items():
+        if value is not None:
+            value.name = f"{prefix}/{name}"
+    return selection

@@ -1,0 +1,85 @@
+"""Strategies and passes by name: our own, and those that others announce through entry points."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from edgeprune.core.errors import PlanError
+
+if TYPE_CHECKING:
+    from edgeprune.core.passes import Pass
+    from edgeprune.core.plan import StrategySpec
+    from edgeprune_passes.selection import Strategy
+
+_STRATEGIES = {
+    "keep-all": "edgeprune_passes.strategies.keep_all:KeepAll",
+    "random": "edgeprune_passes.strategies.random:Random",
+    "uniform": "edgeprune_passes.strategies.uniform:Uniform",
+    "cls-topk": "edgeprune_passes.strategies.cls_topk:ClsTopk",
+    "mean-attention": "edgeprune_passes.strategies.mean_attention:MeanAttention",
+    "zero-tprune": "edgeprune_passes.strategies.zero_tprune:ZeroTprune",
+    "tome": "edgeprune_passes.strategies.tome:Tome",
+    "prune-merge": "edgeprune_passes.strategies.prune_merge:PruneMerge",
+}
+_PASSES = {
+    "canonicalize": "edgeprune_passes.canonicalize:Canonicalize",
+    "eliminate-tail": "edgeprune_passes.eliminate_tail:EliminateTail",
+    "reduce-tokens": "edgeprune_passes.reduce_tokens:ReduceTokens",
+}
+
+
+@cache
+def strategies() -> dict[str, type[Strategy]]:
+    """All strategies by name.
+
+    Raises:
+        PlanError: if two plug-ins claim one name.
+    """
+    return _load(_STRATEGIES, "edgeprune.strategies")
+
+
+@cache
+def passes() -> dict[str, type[Pass]]:
+    """All passes by name.
+
+    Raises:
+        PlanError: if two plug-ins claim one name.
+    """
+    return _load(_PASSES, "edgeprune.passes")
+
+
+def _load(own: dict[str, str], group: str) -> dict[str, type]:
+    found: dict[str, type] = {}
+    for name, path in own.items():
+        module, _, attribute = path.partition(":")
+        found[name] = getattr(import_module(module), attribute)
+    for point in entry_points(group=group):
+        if point.name in found:
+            msg = f"two plug-ins of `{group}` are named `{point.name}`: one is {point.value}"
+            raise PlanError(msg, hint="uninstall one of the two packages")
+        found[point.name] = point.load()
+    return found
+
+
+def make_strategy(spec: StrategySpec) -> Strategy:
+    """A strategy with its options.
+
+    Raises:
+        PlanError: for an unknown name or option, naming the nearest.
+    """
+    known = strategies()
+    if spec.name not in known:
+        near = difflib.get_close_matches(spec.name, known, 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
+        msg = f"unknown strategy `{spec.name}`"
+        raise PlanError(msg, hint=hint)
+    try:
+        return known[spec.name](**spec.options)
+    except TypeError as error:
+        msg = f"the strategy `{spec.name}` does not take these options: {', '.join(spec.options)}"
+        fields = getattr(known[spec.name], "__dataclass_fields__", {})
+        raise PlanError(msg, hint=f"its options are: {', '.join(fields) or 'none'}") from error

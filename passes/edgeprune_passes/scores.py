@@ -1,0 +1,182 @@
+"""Numbers per token, and choices made from them: the words in which strategies are written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.core.flow import rules, rules_math
+from edgeprune.core.refusals import Refusal, RefusalCode
+from edgeprune_passes._layout import reshape, to_heads
+from edgeprune_passes.selection import Merge, Selection
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeprune.core.recognition import Block
+    from edgeprune.core.tape import Tape
+    from edgeprune_passes.selection import Site
+
+_EPSILON = 1e-12
+
+
+def refuse_class_row(block: Block, prefix: int) -> Refusal | None:
+    """Why the class token's attention cannot be computed beside a block, or None."""
+    if prefix == 0:
+        return Refusal(RefusalCode.NO_CLASS_TOKEN, "the model has no class token")
+    if block.attention.query is None:
+        return Refusal(RefusalCode.NOT_APPLICABLE, "queries and keys were not found in this spelling of attention")
+    for node in block.attention.between:
+        if rules.RULES.get(node.op_type) not in {rules_math.elementwise, rules_math.unary}:
+            reason = f"{node.op_type} between the scores and the softmax mixes rows"
+            return Refusal(RefusalCode.NOT_APPLICABLE, reason, (str(node.name),))
+    return None
+
+
+def refuse_keys(block: Block) -> Refusal | None:
+    """Why the keys cannot be read, or None."""
+    if block.attention.key is None:
+        return Refusal(RefusalCode.NOT_APPLICABLE, "the keys were not found in this spelling of attention")
+    return None
+
+
+def class_row(site: Site, tape: Tape) -> ir.Value:
+    """Attention of the class token to the patch tokens, averaged over heads: fp32 [B, N].
+
+    A side branch, softmax(q_cls K^T): the probabilities of the block are not read, so that its attention stays fused.
+
+    Source: EViT (arXiv 2202.07800), section 3; the branch is our own.
+    """
+    attention = site.block.attention
+    assert attention.query is not None
+    rank = len(tape.shape(attention.query))
+    query = tape.slice(attention.query, rank - 2, 0, 1, name="class_query")
+    row = tape.op("MatMul", query, attention.key)
+    inner = attention.scores
+    for node in attention.between:
+        operands = [row if v is inner else _first_row(tape, v, site.tokens) for v in node.inputs]
+        row = tape.op(node.op_type, *operands, **attributes_of(node))
+        inner = node.outputs[0]
+    row = reshape(tape, row, [site.batch, _heads(tape, row, site.batch), site.tokens])
+    if site.size is not None:
+        row = tape.op("Add", row, tape.op("Unsqueeze", tape.op("Log", site.size), tape.ints([1])))
+    probs = tape.op("Softmax", row, axis=-1)
+    return tape.reduce("ReduceMean", patches_of(site, tape, probs, 2), 1)
+
+
+def attributes_of(node: ir.Node) -> dict[str, object]:
+    """Attributes of a node, to write it again elsewhere."""
+    return dict(node.attributes)
+
+
+def _heads(tape: Tape, row: ir.Value, batch: int) -> int:
+    return int(np.prod(tape.shape(row)[:-2])) // batch
+
+
+def _first_row(tape: Tape, value: ir.Value | None, tokens: int) -> ir.Value | None:
+    """The class token's row of a mask or bias that is aligned with the scores."""
+    if value is None or len(tape.shape(value)) < 2 or tape.shape(value)[-2] != tokens:  # noqa: PLR2004 - queries, keys
+        return value
+    return tape.slice(value, len(tape.shape(value)) - 2, 0, 1)
+
+
+def probabilities(site: Site, tape: Tape) -> ir.Value:
+    """All attention probabilities of the block, fp32 [B, H, T, T]. Reading them breaks the fusion of its attention."""
+    return to_heads(tape, site.block.attention.probs, site.batch)
+
+
+def keys(site: Site, tape: Tape) -> ir.Value:
+    """Keys averaged over heads, fp32 [B, T, Dh]."""
+    key = site.block.attention.key
+    assert key is not None
+    return tape.reduce("ReduceMean", to_heads(tape, key, site.batch, transposed=True), 1)
+
+
+def patches_of(site: Site, tape: Tape, value: ir.Value, axis: int) -> ir.Value:
+    """The part of a value that belongs to patch tokens."""
+    return tape.slice(value, axis, site.prefix, site.tokens, name="patches")
+
+
+def unit(tape: Tape, value: ir.Value) -> ir.Value:
+    """Rows of length one."""
+    rank = len(tape.shape(value))
+    length = tape.op("Sqrt", tape.reduce("ReduceSum", tape.op("Mul", value, value), rank - 1, keepdims=True))
+    return tape.op("Div", value, tape.op("Max", length, tape.scalar(_EPSILON)))
+
+
+def similarity(tape: Tape, left: ir.Value, right: ir.Value) -> ir.Value:
+    """Cosine of each row of [B, L, D] with each of [B, R, D]: [B, L, R]."""
+    return tape.op("MatMul", unit(tape, left), tape.op("Transpose", unit(tape, right), perm=[0, 2, 1]))
+
+
+def ranked(tape: Tape, scores: ir.Value, count: int) -> ir.Value:
+    """Positions of the `count` highest scores, highest first: int64 [B, count]."""
+    return tape.ops("TopK", scores, tape.ints([count]), outputs=2, axis=-1, largest=1, sorted=1, name="rank")[1]
+
+
+def ascending(tape: Tape, index: ir.Value) -> ir.Value:
+    """The same positions in ascending order. TopK returns them by score; tokens keep their order."""
+    count = tape.shape(index)[-1]
+    return tape.ops("TopK", index, tape.ints([count]), outputs=2, axis=-1, largest=0, sorted=1, name="order")[0]
+
+
+def with_prefix(site: Site, tape: Tape, patches: ir.Value) -> ir.Value:
+    """Positions among the patch tokens [B, K] as positions in the stream, prefix tokens first: [B, P + K]."""
+    if site.prefix == 0:
+        return tape.op("Identity", patches, name="index")
+    moved = tape.op("Add", patches, tape.ints([site.prefix]))
+    first = np.tile(np.arange(site.prefix, dtype=np.int64), (site.batch, 1))
+    return tape.op("Concat", tape.constant(first), moved, axis=1, name="index")
+
+
+def keep_top(site: Site, scores: ir.Value, keep: int, tape: Tape) -> Selection:
+    """Keep the patch tokens with the highest scores [B, N], in their order."""
+    index = with_prefix(site, tape, ascending(tape, ranked(tape, scores, keep)))
+    return Selection(index, size=kept_sizes(site, tape, index))
+
+
+def kept_sizes(site: Site, tape: Tape, index: ir.Value) -> ir.Value | None:
+    """Sizes of kept tokens after a plain choice; None while nothing was merged."""
+    return None if site.size is None else tape.op("GatherElements", site.size, index, axis=1, name="size")
+
+
+def sizes_of(site: Site, tape: Tape, index: ir.Value) -> ir.Value:
+    """Sizes of some tokens [B, K], ones while nothing was merged."""
+    if site.size is not None:
+        return tape.op("GatherElements", site.size, index, axis=1)
+    return tape.constant(np.ones(tape.shape(index), np.float32))
+
+
+def merge_into(
+    site: Site, tape: Tape, index: ir.Value, source: ir.Value, row: ir.Value, *, scale: ir.Value | None = None
+) -> tuple[Merge, ir.Value]:
+    """Average tokens into kept ones, weighted by how many original tokens each stands for.
+
+    Args:
+        site: the cut.
+        tape: where to write.
+        index: int64 [B, K'], kept.
+        source: int64 [B, R], merged away.
+        row: int64 [B, R], the row of `index` that each goes into.
+        scale: fp32 [B, R], multiplies the sizes of the sources.
+
+    Returns:
+        The merge, and the new sizes [B, K'].
+    """
+    kept = tape.shape(index)[1]
+    rows = tape.constant(np.arange(kept, dtype=np.int64).reshape(1, -1, 1))
+    member = tape.op("Cast", tape.op("Equal", tape.op("Unsqueeze", row, tape.ints([1])), rows), to=1)
+    given = sizes_of(site, tape, source)
+    if scale is not None:
+        given = tape.op("Mul", given, scale)
+    shares = tape.op("Mul", member, tape.op("Unsqueeze", given, tape.ints([1])))
+    own = tape.op("Unsqueeze", sizes_of(site, tape, index), tape.ints([-1]))
+    total = tape.op("Add", own, tape.reduce("ReduceSum", shares, 2, keepdims=True))
+    merge = Merge(
+        source=tape.op("Identity", source, name="source"),
+        row=tape.op("Identity", row, name="row"),
+        own=tape.op("Div", own, total, name="own"),
+        weights=tape.op("Div", shares, total, name="weights"),
+    )
+    return merge, tape.op("Squeeze", total, tape.ints([-1]), name="size")

@@ -1,0 +1,99 @@
+"""What a strategy hands to the surgery, and what it is handed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeprune.core.recognition import Block
+    from edgeprune.core.refusals import Refusal
+    from edgeprune.core.tape import Tape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Merge:
+    """Tokens that go into kept ones: new = own * old[index] + weights @ old[source].
+
+    Attributes:
+        source: int64 [B, R], the tokens that are merged away.
+        row: int64 [B, R], the row of `index` that each goes into.
+        own: fp32 [B, K', 1], weight of the kept token itself.
+        weights: fp32 [B, K', R], weights of the merged ones; `own` and `weights` of a row sum to one.
+    """
+
+    source: ir.Value
+    row: ir.Value
+    own: ir.Value
+    weights: ir.Value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Which tokens go on, and what is merged into them.
+
+    Attributes:
+        index: int64 [B, K'], ascending, prefix tokens first: the old token that each new one stands for.
+        merge: what else goes into the new tokens; None for a plain choice.
+        size: fp32 [B, K'], how many original tokens each stands for; their log is added to later attention logits.
+            None where sizes are not tracked.
+        covers: every old token went into a new one, so that a restore needs no dropped tokens.
+    """
+
+    index: ir.Value
+    merge: Merge | None = None
+    size: ir.Value | None = None
+    covers: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """The place of one cut, as a strategy sees it.
+
+    Attributes:
+        block: the block after whose attention the cut stands.
+        stream: fp32 [B, T, D], the residual stream there.
+        tokens: T before the cut, prefix included.
+        prefix: prefix tokens, never removed.
+        batch: B.
+        depth: blocks in the model.
+        size: fp32 [B, T] sizes from earlier merges, or None.
+        grid: rows and columns of the patch grid before any cut, if known.
+    """
+
+    block: Block
+    stream: ir.Value
+    tokens: int
+    prefix: int
+    batch: int
+    depth: int
+    size: ir.Value | None = None
+    grid: tuple[int, int] | None = None
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens before the cut."""
+        return self.tokens - self.prefix
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A way to choose or merge tokens. A frozen dataclass; its fields are its options."""
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    merges: ClassVar[bool]
+
+    def refuses(self, block: Block, prefix: int) -> Refusal | None:
+        """Why this strategy cannot work at a block, or None."""
+        ...
+
+    def fewest(self, patches: int, prefix: int) -> int:
+        """The fewest of `patches` patch tokens that one cut can keep."""
+        ...
+
+    def emit(self, site: Site, keep: int, tape: Tape) -> Selection:
+        """Write the operators that choose `keep` patch tokens; prefix tokens stay."""
+        ...
