@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check static cards format bench zoo wheel schema figures clean
+.PHONY: help demo test test-all check static cards format bench zoo wheel schema clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'

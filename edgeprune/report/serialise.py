@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 def to_json(value: object) -> bytes:
     """Serialise a report, an inspection, or a list of such; ends in a newline."""
-    plain = _finite(msgspec.to_builtins(value, order="deterministic"))
+    plain = _finite(msgspec.to_builtins(value, order="deterministic", enc_hook=_plain))
     return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
 
 
@@ -43,6 +44,18 @@ def schema_of(kind: type[object]) -> dict[str, Any]:
         if "description" in definition:
             definition["description"] = definition["description"].partition("\n")[0]
     return schema
+
+
+def _plain(value: object) -> str:
+    """Write what JSON has no form for.
+
+    Raises:
+        TypeError: for a kind that no report holds.
+    """
+    if isinstance(value, Path):
+        return str(value)
+    msg = f"a report cannot hold a {type(value).__name__}"
+    raise TypeError(msg)
 
 
 def _finite(value: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,12 @@ def test_the_promised_fields_are_there(report):
         "reason": "the head pools all tokens",
         "at": ["/head/ReduceMean"],
     }
+
+
+def test_a_path_is_a_word_and_anything_strange_an_error():
+    assert to_json({"path": Path("out") / "model.onnx"}) == b'{\n  "path": "out/model.onnx"\n}\n'
+    with pytest.raises(TypeError, match="a report cannot hold a object"):
+        to_json(object())
 
 
 @pytest.mark.parametrize(
