@@ -31,7 +31,7 @@ static: $(VENV)/.test ## the parts of check that run no test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 cards: $(VENV)/.test ## check that every pass and strategy has its card, and that the cards tell the truth
 	$(BIN)/python -m pytest tests/product/test_cards.py tests/passes -k "card" $(PYTEST_ARGS)

@@ -8,10 +8,10 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import pytest
-from edgeprune_passes.canonicalize import Canonicalize
-from edgeprune_passes.registry import passes
 
 from edgeprune.core.invariants import check_invariants
+from edgeprune_passes.canonicalize import Canonicalize
+from edgeprune_passes.registry import passes
 
 NAMES = sorted(passes())
 
