@@ -29,16 +29,20 @@ MOVES = frozenset(
     {"Gather", "GatherND", "GatherElements", "Reshape", "Transpose", "Slice", "Concat", "Expand", "Squeeze"}
     | {"Unsqueeze", "Identity", "Split", "Flatten", "Tile", "Pad"}
 )
+PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
 _NORM_GLUE = frozenset({"Add", "Mul", "Sub", "Div", "Cast", "Clip", "Max"})
 _MASK_CONSUMERS = frozenset({"Add", "Sub", "Mul", "Where", "Max", "Min", "Clip"} | MOVES)
 
 
-def fp32_nodes(model: ir.Model, keep_fp32: Callable[[ir.Node], bool] | None = None) -> set[ir.Node]:
+def fp32_nodes(
+    model: ir.Model, keep_fp32: Callable[[ir.Node], bool] | None = None, *, products: bool = True
+) -> set[ir.Node]:
     """Nodes of the main graph that compute in fp32: those of `keep_fp32`, and those that every model needs so.
 
     Args:
         model: constants lifted to initializers.
         keep_fp32: the caller's own rule, added to the rules of this module.
+        products: whether matrix products may be among them; TensorRT-RTX has none in fp32 for Turing.
     """
     nodes = tuple(model.graph)
     kept = {node for node in nodes if node.op_type in ALWAYS_FP32 or _has_graph(node) or is_score_node(node)}
@@ -47,8 +51,10 @@ def fp32_nodes(model: ir.Model, keep_fp32: Callable[[ir.Node], bool] | None = No
     kept |= {node for node in nodes if _reads_big_constant(node)}
     for root in [node for node in nodes if node.op_type in {"Sqrt", "Reciprocal", "Pow"}]:
         kept |= _norm_chain(root)
+    if not products:
+        kept = {node for node in kept if node.op_type not in PRODUCTS}
     for node in reversed(nodes):
-        if node.op_type == "Cast" and _feeds_only(node, kept):
+        if (node.op_type == "Cast" or node.op_type in MOVES) and _feeds_only(node, kept):
             kept.add(node)
     return kept
 
@@ -85,8 +91,8 @@ def _consumers(node: ir.Node) -> Iterable[ir.Node]:
 
 
 def _feeds_only(node: ir.Node, kept: set[ir.Node]) -> bool:
-    consumers = _consumers(node)
-    return bool(consumers) and all(consumer in kept for consumer in consumers)
+    """Whether all that read the result are fp32: kept nodes, and graph outputs."""
+    return all(consumer in kept for consumer in _consumers(node))
 
 
 def _has_graph(node: ir.Node) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeprune_targets.fp32_rules import PRODUCTS
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -82,11 +84,11 @@ def _attention_lacks(node: ir.Node, name: str, runtime: str) -> Iterator[Lack]:
 
 
 def _turing_lacks(node: ir.Node, name: str, target: Target) -> Iterator[Lack]:
-    if target.runtime != "tensorrt-rtx" or target.compute_capability != "7.5":
+    if target.fp32_products:
         return
-    left = node.inputs[0] if node.op_type in {"MatMul", "Gemm", "Conv"} else None
+    left = node.inputs[0] if node.op_type in PRODUCTS else None
     if left is not None and left.dtype is not None and left.dtype.name == "FLOAT":
-        reason = f"TensorRT-RTX has no fp32 {node.op_type} on compute capability 7.5"
+        reason = f"TensorRT-RTX has no fp32 {node.op_type} for compute capability 7.5"
         yield Lack(name, reason, "compile with `--precision fp16`")
 
 

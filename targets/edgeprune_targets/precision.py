@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def to_fp16(model: ir.Model, *, keep_fp32: Callable[[ir.Node], bool] | None = None) -> ir.Model:
+def to_fp16(
+    model: ir.Model, *, keep_fp32: Callable[[ir.Node], bool] | None = None, fp32_products: bool = True
+) -> ir.Model:
     """Return a fp16 copy of `model`; types are explicit, as a strongly typed engine needs them.
 
     Args:
         model: static shapes; left as it is.
         keep_fp32: nodes that compute in fp32 besides those of `edgeprune_targets.fp32_rules`.
+        fp32_products: whether scores may use matrix products in fp32; `Target.fp32_products` says where they may.
+            Without, such a product is rounded once to fp16, and near-equal tokens may be chosen differently.
 
     Raises:
         TargetError: if the graph has a subgraph that reads floats from outside, or an untyped value.
@@ -32,7 +36,7 @@ def to_fp16(model: ir.Model, *, keep_fp32: Callable[[ir.Node], bool] | None = No
 
     copy = ir.from_proto(ir.to_proto(_in_memory(model)))
     _prepare(copy)
-    kept = fp32_nodes(copy, keep_fp32)
+    kept = fp32_nodes(copy, keep_fp32, products=fp32_products)
     _check_subgraphs(kept)
     _soften_masks(copy, kept)
     _split_shared_constants(copy, kept)

@@ -98,6 +98,11 @@ class Target:
         return "sm" + self.compute_capability.replace(".", "")
 
     @property
+    def fp32_products(self) -> bool:
+        """Whether the runtime multiplies fp32 matrices: TensorRT-RTX does not on Turing."""
+        return self.runtime != "tensorrt-rtx" or self.compute_capability != "7.5"
+
+    @property
     def on_jetson(self) -> bool:
         """Whether the engine has to be built on the device itself."""
         return bool(self.jetpack)

@@ -143,7 +143,7 @@ def _chosen(d: Draft, scores: ir.Value, kept: int) -> ir.Value:
     return d.op("Concat", prefix, shifted, axis=1, name="edgeprune/cls-topk/0/index", out="edgeprune/cut/0/index")
 
 
-def _topk(d: Draft, stream: ir.Value, scores: ir.Value, kept: int, rows: int) -> tuple[ir.Value, None]:
+def _topk(d: Draft, stream: ir.Value, scores: ir.Value, kept: int, _rows: int) -> tuple[ir.Value, None]:
     index = d.op("Unsqueeze", _chosen(d, scores, kept), d.constant([2], np.int64), name="edgeprune/cut/0/unsqueeze")
     return d.op("GatherND", stream, index, batch_dims=1, name="edgeprune/cut/0/gather"), None
 

@@ -83,11 +83,11 @@ def _straighten(graph: ir.Graph) -> None:
         if node.op_type == "Cast":
             _bypass(graph, node)
     for node in reversed(tuple(graph)):
-        if node.op_type == "Cast" and not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
+        if node.op_type != "Cast":
+            continue
+        _name_fp32_side(node)
+        if not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
             graph.remove(node, safe=True)
-    for node in graph:
-        if node.op_type == "Cast":
-            _name_fp32_side(node)
 
 
 def _bypass(graph: ir.Graph, cast: ir.Node) -> None:
@@ -101,8 +101,8 @@ def _bypass(graph: ir.Graph, cast: ir.Node) -> None:
     if source.is_graph_output() or source.is_graph_input() or source.is_initializer():
         return
     name, target.name = target.name, f"{target.name}/cast"
-    target.replace_all_uses_with(source)
     graph.outputs[[value is target for value in graph.outputs].index(True)] = source
+    target.replace_all_uses_with(source)
     source.name = name
 
 
