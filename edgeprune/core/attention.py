@@ -44,7 +44,7 @@ class Attention:
     def heads(self) -> int:
         """Heads (times batch, where an export merges the two)."""
         shape = static_shape(self.probs) or (1,)
-        return shape[-3] if len(shape) > 2 else 1  # noqa: PLR2004 - [..., H, T, T]
+        return shape[-3] if len(shape) > 2 else 1
 
     @property
     def head_size(self) -> int:

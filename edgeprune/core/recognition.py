@@ -108,7 +108,7 @@ def _first_square(nodes: Sequence[ir.Node], flow: Flow) -> tuple[Segment, ...] |
 
 def _square(flow: Flow, node: ir.Node) -> tuple[Segment, ...] | None:
     label = flow.labels.get(node.outputs[0])
-    if label is None or len(label.axes) < 2:  # noqa: PLR2004 - queries and keys
+    if label is None or len(label.axes) < 2:
         return None
     queries, keys = sole_tokens(label.axes[-2]), sole_tokens(label.axes[-1])
     if queries is None or keys is None or not keys.softmaxed or not queries.same_tokens(keys):

@@ -64,11 +64,11 @@ def candidates(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value]) -> Iterator
 def _sequence_inputs(inputs: Sequence[ir.Value]) -> Iterator[Candidate]:
     for value in inputs:
         shape = static_shape(value) or ()
-        if len(shape) == 2 and _looks_up(value):  # noqa: PLR2004 - [B, T] of ids
+        if len(shape) == 2 and _looks_up(value):
             yield Candidate(value, Label((_batch(shape[0]), _tokens(shape[1]))), "text")
     for value in inputs:
         shape = static_shape(value) or ()
-        if len(shape) == 3:  # noqa: PLR2004 - [B, T, D], or [T, B, D]
+        if len(shape) == 3:
             yield Candidate(value, Label((_batch(shape[0]), _tokens(shape[1]), plain_axis(shape[2]))), "sequence")
             yield Candidate(value, Label((_tokens(shape[0]), _batch(shape[1]), plain_axis(shape[2]))), "sequence")
 
@@ -78,13 +78,13 @@ def _patch_embeddings(nodes: Sequence[ir.Node]) -> Iterator[Candidate]:
     for node in convolutions[:1]:
         value = node.outputs[0]
         shape = static_shape(value) or ()
-        if len(shape) == 4:  # noqa: PLR2004 - [B, C, h, w]
+        if len(shape) == 4:
             label = Label((_batch(shape[0]), plain_axis(shape[1]), (Grid(shape[2], 0),), (Grid(shape[3], 1),)))
             yield Candidate(value, label, "image")
     for node in reversed(convolutions):
         value = node.outputs[0]
         shape = static_shape(value) or ()
-        if len(shape) == 3:  # noqa: PLR2004 - [B, C, T] of a time series
+        if len(shape) == 3:
             yield Candidate(value, Label((_batch(shape[0]), plain_axis(shape[1]), _tokens(shape[2]))), "sequence")
 
 
@@ -93,7 +93,7 @@ def _first_projection(nodes: Sequence[ir.Node]) -> Iterator[Candidate]:
     for node in nodes:
         if node.op_type in {"MatMul", "Gemm"} and constant_of(node.inputs[1]) is not None:
             shape = static_shape(node.outputs[0]) or ()
-            lead = [_batch(shape[0])] if len(shape) == 3 else []  # noqa: PLR2004 - [B, T, D], else [T, D]
+            lead = [_batch(shape[0])] if len(shape) == 3 else []
             if len(shape) in {2, 3}:
                 label = Label((*lead, _tokens(shape[-2]), plain_axis(shape[-1])))
                 yield Candidate(node.outputs[0], label, "image")
@@ -159,6 +159,6 @@ def _grid(flow: Flow, seeds: dict[ir.Value, Label]) -> tuple[int, int] | None:
     """Rows and columns: the last grid that was flattened into tokens."""
     for label in reversed(list(flow.labels.values())):
         sizes = [f.size for axis in label.axes for f in axis if isinstance(f, Grid)]
-        if len(sizes) == 2 and not any(label is seed for seed in seeds.values()):  # noqa: PLR2004 - rows, columns
+        if len(sizes) == 2 and not any(label is seed for seed in seeds.values()):
             return sizes[0], sizes[1]
     return None

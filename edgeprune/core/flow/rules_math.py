@@ -108,7 +108,7 @@ def _pools_tokens(call: Call, axis: Axis) -> bool:
 def matmul(call: Call) -> list[Label]:
     """Batch axes broadcast; tokens are contracted with themselves, after a softmax, or not at all."""
     a, b = call.axes(0), call.axes(1)
-    if len(a) < 2 or len(b) < 2:  # noqa: PLR2004 - a matrix has two axes
+    if len(a) < 2 or len(b) < 2:
         call.decline(RefusalCode.NO_RULE, "a product with a vector has no rule")
     contract(call, a[-1], b[-2])
     lead = broadcast(call, {0: a[:-2], 1: b[:-2]}, tail=2)

@@ -1,0 +1,103 @@
+"""What a graph costs: multiply-accumulates and parameters, and how the former follow the number of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from edgeprune.core.graph import constant_of, static_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from edgeprune.core.recognition import Recognition
+
+
+def node_macs(node: ir.Node) -> int:
+    """Multiply-accumulates of one node at its static shapes; products and convolutions count, elementwise does not."""
+    out = static_shape(node.outputs[0]) if node.outputs else None
+    first = static_shape(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
+    if out is None or first is None or node.domain:
+        return 0
+    if node.op_type == "MatMul":
+        return prod(out) * first[-1]
+    if node.op_type == "Gemm":
+        transposed = "transA" in node.attributes and node.attributes["transA"].as_int()
+        return prod(out) * first[0 if transposed else 1]
+    if node.op_type in {"Conv", "ConvTranspose"}:
+        weight = static_shape(node.inputs[1]) if node.inputs[1] is not None else None
+        if weight is None:
+            return 0
+        return prod(out) * prod(weight[1:]) if node.op_type == "Conv" else prod(first) * prod(weight[1:])
+    return 0
+
+
+def count_macs(model: ir.Model) -> int:
+    """Multiply-accumulates of one run."""
+    return sum(node_macs(node) for node in model.graph)
+
+
+def count_params(model: ir.Model) -> int:
+    """Elements of all floating-point initializers that are used; tables that edgeprune writes are among them."""
+    used = [value for value in model.graph.initializers.values() if value.uses() or value.is_graph_output()]
+    floating = [v for v in used if v.dtype is not None and v.dtype.is_floating_point()]
+    return sum(prod(static_shape(value) or ()) for value in floating)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCost:
+    """MACs as a function of the tokens between cut points: fixed + sum over stages of linear * n + square * n^2.
+
+    Attributes:
+        fixed: MACs that do not depend on tokens.
+        linear: by stage; stage 0 lies before the first cut point, stage i behind the i-th.
+        square: by stage.
+        blocks: the block whose cut opens each stage but the first.
+    """
+
+    fixed: float
+    linear: tuple[float, ...]
+    square: tuple[float, ...]
+    blocks: tuple[int, ...]
+
+    def macs(self, tokens: Sequence[int]) -> float:
+        """MACs for T (prefix included) in each stage."""
+        return self.fixed + sum(
+            a * n + b * n * n for a, b, n in zip(self.linear, self.square, tokens, strict=True)
+        )
+
+
+def token_cost(model: ir.Model, found: Recognition) -> TokenCost:
+    """Read the cost of tokens off the labels of a recognised model."""
+    stream = found.found
+    cuts = [(block.index, block.cut) for block in found.blocks if block.cut is not None]
+    stage: dict[ir.Node, int] = {}
+    opens = {cut.producer(): i + 1 for i, (_, cut) in enumerate(cuts)}
+    fixed = 0.0
+    linear, square = [0.0] * (len(cuts) + 1), [0.0] * (len(cuts) + 1)
+    for node in model.graph:
+        before = [stage[p] for v in node.inputs if v is not None and (p := v.producer()) in stage]
+        here = max([*before, 0])
+        macs = node_macs(node)
+        axes = _token_axes(node, found)
+        if axes == 0:
+            fixed += macs
+        elif axes == 1:
+            linear[here] += macs / stream.tokens
+        else:
+            square[here] += macs / stream.tokens**2
+        stage[node] = opens.get(node, here)
+    return TokenCost(fixed, tuple(linear), tuple(square), tuple(index for index, _ in cuts))
+
+
+def _token_axes(node: ir.Node, found: Recognition) -> int:
+    """How many token axes a product runs over: those of its result, and one that it contracts."""
+    flow = found.found.flow
+    carried = [v for v in node.inputs if v is not None and constant_of(v) is None]
+    inputs = sum(len(flow.tokens_on(v)) for v in carried)
+    outputs = len(flow.tokens_on(node.outputs[0])) if node.outputs else 0
+    contracted = (inputs - outputs) // 2 if inputs > outputs else 0
+    return outputs + contracted
