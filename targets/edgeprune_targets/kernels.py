@@ -168,13 +168,15 @@ def _kernel(head: ir.Node, members: list[ir.Node], block: int, precision: str) -
 
 def _traffic(members: list[ir.Node], precision: str) -> tuple[int, int]:
     inside = {value for node in members for value in node.outputs}
-    read = {value for node in members for value in node.inputs if value is not None and value not in inside}
-    written = {
-        value for value in inside if value.is_graph_output() or any(use.node not in members for use in value.uses())
-    }
-    weights = sum(_bytes(value, precision) for value in read if value.const_value is not None)
-    moved = sum(_bytes(value, precision) for value in read | written if value.const_value is None)
-    return weights, moved
+    moved = dict.fromkeys(
+        value for node in members for value in node.inputs if value is not None and value not in inside
+    )
+    crew = set(members)
+    for value in (value for node in members for value in node.outputs):
+        if value.is_graph_output() or any(use.node not in crew for use in value.uses()):
+            moved[value] = None
+    sizes = [(value.const_value is not None, _bytes(value, precision)) for value in moved]
+    return sum(size for constant, size in sizes if constant), sum(size for constant, size in sizes if not constant)
 
 
 def _bytes(value: ir.Value, precision: str) -> int:

@@ -92,10 +92,9 @@ def _soften_masks(model: ir.Model, kept: set[ir.Node]) -> None:
     import onnx_ir as ir
 
     for value in tuple(model.graph.initializers.values()):
-        if not is_mask_constant(value) or all(use.node in kept for use in value.uses()):
-            continue
         array = constant_of(value)
-        assert array is not None  # noqa: S101 - is_mask_constant has read it
+        if array is None or not is_mask_constant(value) or all(use.node in kept for use in value.uses()):
+            continue
         soft = np.where(np.isfinite(array), np.clip(array, -MASK, MASK), array)
         value.const_value = ir.tensor(soft.astype(array.dtype), name=value.name)
 

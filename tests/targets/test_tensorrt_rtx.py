@@ -131,19 +131,32 @@ def test_an_interrupt_ends_the_child_and_leaves_nothing(
     model, folder = save(make_encoder(blocks=12, tokens=65, width=192)), tmp_path / "engine"
     command = [sys.executable, "-c", _INTERRUPTED, str(model), str(folder)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
-        while not (children := _children(parent.pid)) and parent.poll() is None:
+        while not (builders := _building_children(parent.pid)) and parent.poll() is None:
             time.sleep(0.01)
         parent.send_signal(signal.SIGINT)  # to the parent alone, as an editor or a service would
         _, err = parent.communicate(timeout=60)
     assert "KeyboardInterrupt" in err
-    assert children
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert builders
+    assert not any(_runs(pid) for pid in builders)
     assert list(folder.iterdir()) == []
 
 
-def _children(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(word) for word in listed.read_text().split()] if listed.exists() else []
+def _building_children(pid: int) -> list[int]:
+    """Children of `pid` that have loaded the library."""
+    children = _text(f"/proc/{pid}/task/{pid}/children").split()
+    return [int(child) for child in children if "tensorrt_rtx" in _text(f"/proc/{child}/maps")]
+
+
+def _runs(pid: int) -> bool:
+    state = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return bool(state) and state[0] != "Z"
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def test_fused_attentions_are_counted_by_their_structs() -> None:
