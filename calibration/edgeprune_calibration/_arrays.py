@@ -139,9 +139,9 @@ def _load(path: Path) -> np.lib.npyio.NpzFile:
 
 
 def _refuse(path: Path, exc: BaseException) -> NoReturn:
-    if "allow_pickle" in str(exc) or "pickle" in str(exc):
-        hint = "object arrays are not read, since reading one can run code: save plain numbers"
-    else:
-        hint = "write it with numpy.save or numpy.savez"
-    msg = f"cannot read {path}: {describe(exc)}"
+    reason, hint = describe(exc), "write it with numpy.save or numpy.savez"
+    if "pickle" in str(exc) or "Python objects" in str(exc):
+        reason = "it is no numpy file, or holds Python objects"
+        hint += "; objects are not read, since reading one can run code"
+    msg = f"cannot read {path}: {reason}"
     raise DataError(msg, hint=hint) from exc
