@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 
 import click
 import pytest
@@ -116,3 +117,15 @@ def test_every_error_of_a_command_is_rendered(capfd):
     finally:
         del cli.commands["explode"]
     assert "this is a bug in edgeprune: ZeroDivisionError: at once" in capfd.readouterr().err
+
+
+def test_ctrl_c_in_a_command_is_130(capfd):
+    @cli.command("wait")
+    def wait() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    try:
+        assert run(["wait"]) == 130
+    finally:
+        del cli.commands["wait"]
+    assert "Traceback" not in capfd.readouterr().err
