@@ -21,10 +21,10 @@ def render_report(report: Report) -> RenderableType:
     """Lay out the report of a compile."""
     return Group(
         _facts(_gains(report)),
+        "",
         *_drift(report.validation.drift),
         *_candidates(report.strategy.candidates, report.strategy.name),
         *_engines(report.engines),
-        *_latency(report.latency),
         *render_notes(report.refusals, report.warnings),
     )
 
@@ -33,6 +33,7 @@ def render_validation(report: ValidationReport) -> RenderableType:
     """Lay out what `validate` found out."""
     return Group(
         _facts([*_sizes(report.model, report.pruned), *_proofs(report.validation)]),
+        "",
         *_drift(report.validation.drift),
         *render_notes(report.refusals, report.warnings),
     )
@@ -192,12 +193,3 @@ def _engines(engines: Sequence[EngineBuild]) -> Iterator[RenderableType]:
 
 def _number(number: int | None) -> str:
     return "-" if number is None else str(number)
-
-
-def _latency(rows: Sequence[Latency]) -> Iterator[RenderableType]:
-    if not rows:
-        return
-    made = table("Latency", "target", "kind", "dense p50 ms", "pruned p50 ms", "speedup", left=2)
-    for row in rows:
-        made.add_row(row.target, row.kind, f"{row.dense_p50_ms:.3f}", f"{row.pruned_p50_ms:.3f}", f"{row.speedup:.2f}x")
-    yield made
