@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from edgeprune.core.errors import ModelError
 from edgeprune_calibration._imports import describe
@@ -29,7 +28,8 @@ def from_timm(source: str) -> TorchModel:
     import torch
 
     name, _, query = source.removeprefix(PREFIX).partition("?")
-    options = {key: _value(text) for key, text in parse_qsl(query, keep_blank_values=True)}
+    # No URL decoding: a checkpoint is a path, where '+' and '%' stand for themselves.
+    options = {key: _value(text) for key, _, text in (part.partition("=") for part in query.split("&") if part)}
     checkpoint, fused = options.pop("checkpoint", None), bool(options.pop("fused", True))
     timm = _import_timm()
     try:

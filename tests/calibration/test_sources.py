@@ -225,6 +225,15 @@ def test_a_checkpoint_is_data(here: Path) -> None:
     assert not (here / "owned").exists()
 
 
+def test_a_checkpoint_may_have_any_path_and_a_wrapper(here: Path) -> None:
+    need_timm()
+    module, _ = load_torch("timm:deit_tiny_patch16_224?depth=1")
+    weights = {f"module.{key}": torch.ones_like(tensor) for key, tensor in module.state_dict().items()}
+    torch.save({"model": weights, "epoch": 3}, here / "a+b 1%20.pth")
+    loaded, _ = load_torch("timm:deit_tiny_patch16_224?depth=1&checkpoint=a+b 1%20.pth")
+    assert all((tensor == 1).all() for tensor in loaded.state_dict().values())
+
+
 def test_timm_says_what_it_does_not_know(deit: str) -> None:
     for source, message in (
         ("timm:no_such_model", "timm cannot make `no_such_model`: RuntimeError: Unknown model (no_such_model)"),
