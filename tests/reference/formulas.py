@@ -76,7 +76,7 @@ def tome(k: np.ndarray, size: np.ndarray, prefix: int, keep: int) -> Choice:
 
 
 def prune_merge(x: np.ndarray, probs: np.ndarray, size: np.ndarray, prefix: int, keep: int, pruned: int) -> Choice:
-    """DiffRate's forward: the `pruned` best by class attention survive; beyond rank `keep` they merge into those before.
+    """DiffRate's forward: the `pruned` best by class attention stay; beyond rank `keep` they merge into those before.
 
     The mean is plain; a merged token's size counts by its similarity.
     """

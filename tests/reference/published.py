@@ -85,7 +85,7 @@ def tome(merged: int | Sequence[int]) -> Reduction:
 
 
 def diffrate(pruned: Sequence[int], merged: Sequence[int]) -> Reduction:
-    """DiffRate's forward: rank by class attention, drop the last, merge the middle into the most similar of the first."""
+    """DiffRate's forward: rank by class attention, drop the last, merge the middle into the first, most alike."""
 
     def reduce(seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
         p, m = pruned[seen.block], merged[seen.block]
