@@ -43,7 +43,7 @@ def to_fp16(
     _check_types(copy)
     typed = convert_to_half(ir.to_proto(copy), [node.name for node in kept if node.name])
     typed.producer_name, typed.producer_version = model.producer_name, model.producer_version
-    _check_typed(ir.to_proto(typed))
+    _check_typed(ir.to_proto(copy), ir.to_proto(typed))
     return typed
 
 
@@ -122,13 +122,23 @@ def _check_types(model: ir.Model) -> None:
                 raise TargetError(msg, hint="use `--precision fp32`")
 
 
-def _check_typed(proto: onnx.ModelProto) -> None:
+def _check_typed(source: onnx.ModelProto, typed: onnx.ModelProto) -> None:
+    complaint = _complaint(typed)
+    if complaint is None:
+        return
+    if own := _complaint(source):
+        msg = f"fp16 is not possible: the source graph is not well typed: {own}"
+        raise TargetError(msg, hint="use `--precision fp32`, or export the model again")
+    msg = f"the fp16 graph is not well typed: {complaint}"
+    raise PassError(msg, hint="use `--precision fp32`, and report this model")
+
+
+def _complaint(proto: onnx.ModelProto) -> str | None:
     import onnx
 
     try:
         onnx.checker.check_model(proto)
         onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        line = " ".join(str(error).split())
-        msg = f"the fp16 graph is not well typed: {line[:300]}"
-        raise PassError(msg, hint="use `--precision fp32`, and report this model") from error
+        return " ".join(str(error).split())[:300]
+    return None

@@ -201,3 +201,11 @@ def test_weights_beside_the_file_are_converted_too(
         run_onnx(to_fp16(ir.load(tmp_path / "m.onnx")), feeds)[0].tolist()
         == run_onnx(to_fp16(model), feeds)[0].tolist()
     )
+
+
+def test_an_ill_typed_source_is_not_called_our_bug() -> None:
+    model = _parsed(
+        "g (float[1,4] x, bool[1,4] b) => (float[1,4] y) { i = Where(b, x, x)  y = GatherElements<axis=1>(x, i) }"
+    )
+    with pytest.raises(TargetError, match="the source graph is not well typed"):
+        to_fp16(model)

@@ -1,0 +1,69 @@
+"""DeiT-Tiny with its published weights: fp16 error on a photograph, and 12 of 12 attentions fused."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgeprune_targets.attentions import count_attentions
+from edgeprune_targets.builders.tensorrt_rtx import build
+from edgeprune_targets.lacks import lacks
+from edgeprune_targets.latency import latency_per_block
+from edgeprune_targets.precision import to_fp16
+from edgeprune_targets.profiles import load_target
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the exporters warn about themselves
+
+
+@pytest.fixture(params=["dynamo", "torchscript"])
+def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.getbasetemp() / f"deit-{request.param}.onnx"
+    if not path.exists():
+        if importlib.util.find_spec("timm") is None:
+            pytest.skip("timm is not installed")
+        from edgeprune_calibration.sources import export_torch
+
+        weights = shared / "data" / "deit_tiny_patch16_224.safetensors"
+        export_torch(f"timm:deit_tiny_patch16_224?checkpoint={weights}", path, exporter=request.param)
+    return path
+
+
+def _photograph(folder: Path) -> np.ndarray:
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(sorted(folder.glob("*.jpg"))[7]).convert("RGB").crop((16, 16, 240, 240)))
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    return (((pixels / 255 - mean) / std).transpose(2, 0, 1)[None]).astype(np.float32)
+
+
+def test_fp16_is_near_on_a_photograph(
+    exported: Path, photographs: Path, run_onnx: Callable[..., list[np.ndarray]]
+) -> None:
+    model = ir.load(exported)
+    feeds = {"image": _photograph(photographs)}
+    (dense,), (half,) = run_onnx(model, feeds), run_onnx(to_fp16(model), feeds)
+    assert half.argmax() == dense.argmax()
+    assert np.abs(half - dense).max() < 0.02  # logits up to 8.5: a few units of 2^-11 over 12 blocks; 0.005 seen
+
+
+@pytest.mark.usefixtures("rtx")
+def test_every_attention_is_fused(exported: Path, tmp_path: Path) -> None:
+    typed = to_fp16(ir.load(exported))
+    path = tmp_path / "fp16.onnx"
+    ir.save(typed, path)
+    targets = [load_target("rtx-3090"), load_target("rtx-4090")]
+    assert lacks(typed, targets[0]) == ()
+    for result in build(path, targets, tmp_path / "engine", attentions=count_attentions(typed)):
+        assert result.error is None
+        assert (result.attentions, result.fused_attentions) == (12, 12)
+
+
+def test_the_latency_model_sees_twelve_equal_blocks(exported: Path) -> None:
+    parts = {part.block: part.ms for part in latency_per_block(ir.load(exported), load_target("jetson-orin"))}
+    assert sorted(parts) == list(range(-1, 12))
+    assert len({round(parts[block], 6) for block in range(11)}) == 1  # the last has the head
