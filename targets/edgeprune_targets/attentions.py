@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from edgeprune_targets.fp32_rules import OURS
+from edgeprune.core.graph import PREFIX
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,7 +28,7 @@ def count_attentions(model: ir.Model) -> int:
 
 def is_attention(node: ir.Node) -> bool:
     """Whether `node` is an Attention operator, or the Softmax of a spelled-out attention."""
-    if (node.name or "").startswith(OURS):
+    if (node.name or "").startswith(PREFIX):
         return False
     if node.op_type in _ATTENTION_OPS:
         return True

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.core.graph import PREFIX
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-OURS = "edgeprune/"
+
 FP16_MAX = 65504.0
 SENTINEL = 1e9  # a constant from here on means "minus infinity" in a mask, not a quantity
 MASK = 1e4  # exp(-1e4) is 0, and six such masks added up are still inside fp16
@@ -65,7 +67,7 @@ def is_score_node(node: ir.Node) -> bool:
     What edgeprune inserted *in* the stream (the last gather or merge, the bias of the logits) hands its result to the
     model's own nodes; it runs in the type of the stream, or attention and GEMMs would fall back to fp32.
     """
-    return bool(node.name and node.name.startswith(OURS)) and not _rejoins(node, set())
+    return bool(node.name and node.name.startswith(PREFIX)) and not _rejoins(node, set())
 
 
 def _rejoins(node: ir.Node, seen: set[ir.Node]) -> bool:
@@ -74,7 +76,7 @@ def _rejoins(node: ir.Node, seen: set[ir.Node]) -> bool:
     if any(value.is_graph_output() for value in node.outputs):
         return True
     for consumer in _consumers(node):
-        if not (consumer.name or "").startswith(OURS):
+        if not (consumer.name or "").startswith(PREFIX):
             return True
         if consumer.op_type in MOVES and consumer not in seen and _moves(consumer, node) and _rejoins(consumer, seen):
             return True
