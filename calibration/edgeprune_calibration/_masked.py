@@ -156,14 +156,19 @@ class MaskedDense:
         self.model.graph.inputs.append(mix)
         self.mixes[cut] = f"oracle/mix/{cut}"
         uses = [(use.node, use.idx) for use in value.uses()]
-        merged = ir.node("MatMul", [mix, value], name=f"oracle/merge/{cut}")
+        stream, tokens_first = self.shapes[name_of(value)], [1, 0, 2]
+        moved = stream[1:2] != (self.tokens,) and len(stream) == 3
+        nodes = [ir.node("Transpose", [value], {"perm": tokens_first}, name=f"oracle/in/{cut}")] if moved else []
+        nodes.append(ir.node("MatMul", [mix, nodes[-1].outputs[0] if nodes else value], name=f"oracle/merge/{cut}"))
+        if moved:
+            nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": tokens_first}, name=f"oracle/out/{cut}"))
         producer = value.producer()
         if producer is None:
             msg = f"cut {cut} stands at `{value.name}`, which no node of the dense graph computes"
             raise ValidationError(msg, hint="cut after a block, not at a graph input")
-        self.model.graph.insert_after(producer, [merged])
+        self.model.graph.insert_after(producer, nodes)
         for node, position in uses:
-            node.replace_input_with(position, merged.outputs[0])
+            node.replace_input_with(position, nodes[-1].outputs[0])
 
     def _feed(self, cut: int, shape: tuple[int, ...], axis: int, kind: str, *, whole: bool) -> ir.Value:
         import onnx_ir as ir

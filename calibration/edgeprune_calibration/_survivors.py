@@ -52,6 +52,19 @@ def after_cut(before: Survivors, index: Array, matrix: Array | None, size: Array
     return Survivors(positions, _sizes(before, index, matrix, size), mix)
 
 
+def merge_matrix(index: Array, source: Array, own: Array, weights: Array, length: int) -> Array:
+    """[B,K',K] of new = own * old[index] + weights @ old[source].
+
+    Shapes:
+        index [B,K'], source [B,R], own [B,K',1], weights [B,K',R], `length` K of the stream before.
+    """
+    matrix = np.zeros((*index.shape, length), dtype=np.float32)
+    np.put_along_axis(matrix, index[..., None], own.reshape(*index.shape, 1), axis=2)
+    for sample, sources, shares in zip(matrix, source, weights, strict=True):
+        np.add.at(sample, (slice(None), sources), shares)
+    return matrix
+
+
 def column_bias(survivors: Survivors, tokens: int) -> Array:
     """[B,T] to add to attention logits: -inf on removed tokens, log(size) on the others."""
     batch = len(survivors.positions)

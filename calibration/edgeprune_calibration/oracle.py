@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.core.errors import PassError, PlanError, ValidationError
-from edgeprune.core.graph import constant_of, name_of, static_shape
+from edgeprune.core.graph import PREFIX, constant_of, name_of, static_shape
 from edgeprune.core.results import Exactness
 from edgeprune_calibration._compared import Comparison, Lengths, Shapes, find_comparisons, take_rows
 from edgeprune_calibration._masked import MaskedDense
 from edgeprune_calibration._specs import Array
-from edgeprune_calibration._survivors import BUG, Survivors, after_cut, whole
+from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, whole
 from edgeprune_calibration.data import Feed
 from edgeprune_calibration.runner import Runner
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from edgeprune.core.plan import Plan
 
-__all__ = ["Comparison", "CutSite", "prove"]
+__all__ = ["Comparison", "CutSite", "find_sites", "prove"]
 
 METHOD = "masked-dense"
 
@@ -51,20 +51,41 @@ class CutSite:
         block: index of the block, 0-based.
         at: the dense graph's value where the cut stands, a residual Add [B,T,D].
         index: the pruned graph's [B,K'] positions in the stream before the cut.
-        matrix: the pruned graph's [B,K',T_before] merge; None where tokens are only dropped.
+        merge: the pruned graph's source [B,R], own [B,K',1] and weights [B,K',R] of
+            new = own * old[index] + weights @ old[source]; or one matrix [B,K',T_before] of new = matrix @ old; empty
+            where tokens are only dropped.
         size: the pruned graph's [B,K'] cumulated token sizes; None where attention does not ask.
     """
 
     block: int
     at: str
     index: str
-    matrix: str | None = None
+    merge: tuple[str, str, str] | tuple[str] | tuple[()] = ()
     size: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The pruned graph's values that the cut reports."""
-        return tuple(name for name in (self.index, self.matrix, self.size) if name is not None)
+        return (self.index, *self.merge) if self.size is None else (self.index, *self.merge, self.size)
+
+
+def find_sites(pruned: ir.Model, plan: Plan, at: Sequence[str]) -> tuple[CutSite, ...]:
+    """The cuts of a plan by the names that surgery gives their values; `at` as in `CutSite`, one a cut."""
+    known = {value.name for node in pruned.graph for value in node.outputs} | set(pruned.graph.initializers)
+    sites = []
+    for cut, value in zip(plan.cuts, at, strict=True):
+        prefix = f"{PREFIX}cut/{cut.block}"
+        source, own, weights, size = (f"{prefix}/{part}" for part in ("source", "own", "weights", "size"))
+        sites.append(
+            CutSite(
+                block=cut.block,
+                at=value,
+                index=f"{prefix}/index",
+                merge=(source, own, weights) if weights in known else (),
+                size=size if size in known else None,
+            )
+        )
+    return tuple(sites)
 
 
 def prove(  # noqa: PLR0913 (two graphs, what was done, where, and on what: none follows from another)
@@ -159,7 +180,7 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
     names = [comparison.dense for comparison in compared]
     copy = _exposed(task.dense, names)
     masked = MaskedDense(copy, shapes[0], _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens), task.tokens)
-    if not masked.place([_find(copy, cut.at) for cut in task.cuts], [cut.matrix is not None for cut in task.cuts]):
+    if not masked.place([_find(copy, cut.at) for cut in task.cuts], [bool(cut.merge) for cut in task.cuts]):
         msg = f"no attention over {task.tokens} tokens was found after block {task.cuts[0].block}"
         raise ValidationError(msg, hint="the cut would change no later block; check the block's number")
     reported = [name for cut in task.cuts for name in cut.names]
@@ -206,21 +227,28 @@ class _Proof:
         batch, tokens, prefix = self.masked.batch, self.masked.tokens, self.task.plan.prefix_tokens
         out, current = [], whole(batch, tokens)
         for site, cut in zip(self.task.cuts, self.task.plan.cuts, strict=True):
-            index, matrix, size = (_each(pruned, name, batch) for name in (site.index, site.matrix, site.size))
+            index = _each(pruned, site.index, batch)
             expected = (batch, cut.keep + prefix)
-            if index is None or index.shape != expected or not (index[:, :prefix] == np.arange(prefix)).all():
-                found = "nothing" if index is None else f"shape {index.shape} with {index[0, :prefix]} first"
+            if index.shape != expected or not (index[:, :prefix] == np.arange(prefix)).all():
+                found = f"shape {index.shape} with {index[0, :prefix]} first"
                 msg = f"index of the cut in block {site.block} has {found}, expected {expected}, prefix tokens first"
                 raise PassError(msg, hint=BUG)
-            current = after_cut(current, index, matrix, size, tokens)
+            merge = [_each(pruned, name, batch) for name in site.merge]
+            size = None if site.size is None else _each(pruned, site.size, batch)
+            current = after_cut(current, index, _matrix(index, merge, current), size, tokens)
             out.append(current)
         return out
 
 
-def _each(values: Feed, name: str | None, batch: int) -> Array | None:
+def _matrix(index: Array, merge: Sequence[Array], before: Survivors) -> Array | None:
+    if len(merge) < 3:
+        return merge[0] if merge else None
+    source, own, weights = merge
+    return merge_matrix(index, source, own, weights, before.positions.shape[1])
+
+
+def _each(values: Feed, name: str, batch: int) -> Array:
     """A value for every sample; what does not depend on the sample may come once."""
-    if name is None:
-        return None
     value = values[name]
     return value if len(value) == batch else np.repeat(value, batch, axis=0)
 
@@ -239,10 +267,12 @@ def _largest_difference(one: Array, other: Array) -> float:
 
 
 def _batch(shape: tuple[int, ...], cut: CutSite, tokens: int) -> int:
-    if len(shape) != 3 or shape[1] != tokens:
+    if len(shape) == 3 and tokens in shape[:2]:
+        return shape[0] if shape[1] == tokens else shape[1]
+    if shape[:1] != (tokens,):
         msg = f"the cut in block {cut.block} stands at `{cut.at}` of shape {list(shape)}, expected [B,{tokens},D]"
         raise ValidationError(msg, hint="cut at the residual stream")
-    return shape[0]
+    return 1
 
 
 def _find(model: ir.Model, name: str) -> ir.Value:

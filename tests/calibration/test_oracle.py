@@ -38,12 +38,12 @@ def plan_of(spelling: Spelling, cuts: tuple[Cut, ...]) -> Plan:
 def site(cut: Cut, *, size: bool) -> CutSite:
     """Where a hand-made cut stands."""
     name = f"edgeprune/cut/{cut.block}"
-    matrix = f"{name}/matrix" if cut.matrix is not None else None
+    merge = (f"{name}/matrix",) if cut.matrix is not None else ()
     return CutSite(
         block=cut.block,
         at=f"blocks.{cut.block}.mid",
         index=f"{name}/index",
-        matrix=matrix,
+        merge=merge,
         size=f"{name}/size" if size else None,
     )
 
