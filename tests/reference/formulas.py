@@ -75,10 +75,21 @@ def tome(k: np.ndarray, size: np.ndarray, prefix: int, keep: int) -> Choice:
     return Choice(np.array(index), matrix, np.einsum("bkt,bt->bk", (matrix != 0).astype(float), size))
 
 
-def prune_merge(x: np.ndarray, probs: np.ndarray, size: np.ndarray, prefix: int, keep: int, pruned: int) -> Choice:
-    """DiffRate's forward: the `pruned` best by class attention stay; beyond rank `keep` they merge into those before.
+def prune_merge(
+    x: np.ndarray,
+    probs: np.ndarray,
+    size: np.ndarray,
+    prefix: int,
+    keep: int,
+    pruned: int,
+    *,
+    plain: bool = False,
+    scale: bool = True,
+) -> Choice:
+    """DiffRate: the `pruned` best by class attention survive; those beyond rank `keep` merge into those before.
 
-    The mean is plain; a merged token's size counts by its similarity.
+    A merged token counts by its size times its similarity (`scale`); `plain`: as published, the mean of the values
+    counts all alike, and only sizes are scaled.
     """
     B, T, _ = x.shape
     direction = unit(x)
@@ -87,15 +98,14 @@ def prune_merge(x: np.ndarray, probs: np.ndarray, size: np.ndarray, prefix: int,
         ranked = prefix + best(probs[b, :, 0, prefix:].mean(0), pruned)
         stay, go = ranked[:keep], ranked[keep:]
         groups = {int(t): [int(t)] for t in (*range(prefix), *stay)}
-        total = {t: float(size[b, t]) for t in groups}
+        share = size[b].astype(np.float64).copy()
         for source in go:
             similarity = direction[b, stay] @ direction[b, source]
-            into = int(stay[similarity.argmax()])
-            groups[into].append(int(source))
-            total[into] += float(size[b, source] * similarity.max())
+            groups[int(stay[similarity.argmax()])].append(int(source))
+            share[source] *= similarity.max() if scale else 1.0
         index.append(sorted(groups))
-        matrices.append(_weighted(groups, np.ones(T), T))
-        sizes.append([total[t] for t in sorted(groups)])
+        matrices.append(_weighted(groups, np.ones(T) if plain else share, T))
+        sizes.append([share[groups[t]].sum() for t in sorted(groups)])
     return Choice(np.array(index), np.stack(matrices), np.array(sizes))
 
 
@@ -104,32 +114,35 @@ def zero_tprune(probs: np.ndarray, k: np.ndarray, prefix: int, keep: int, *, dro
     B, _, T, _ = probs.shape
     N = T - prefix
     keys = unit(k.transpose(0, 2, 1, 3).reshape(B, T, -1))
-    start = np.ones(T)
-    start[0] = np.sqrt(T)
     index = []
     for b in range(B):
         alive = np.ones(T)
         if drop:
-            order = prefix + best(importance(probs[b], start, alive, 1)[prefix:], N)
-            better, worse = order[: N // 2], order[N // 2 :]
+            order = prefix + best(importance(probs[b], alive, prefix, 1), N)
+            better, worse = order[: N - N // 2], order[N - N // 2 :]
             alike = (keys[b, worse] @ keys[b, better].T).max(1)
             alive[worse[best(alike, drop)]] = 0
-        scores = np.where(alive > 0, importance(probs[b], start, alive, votes), -np.inf)
-        index.append(top(scores[None, prefix:], keep, prefix)[0])
+        scores = np.where(alive[prefix:] > 0, importance(probs[b], alive, prefix, votes), -np.inf)
+        index.append(top(scores[None], keep, prefix)[0])
     return Choice(np.array(index))
 
 
-def importance(probs: np.ndarray, start: np.ndarray, alive: np.ndarray, votes: int) -> np.ndarray:
-    """[T] votes that travelled along attention [H,T,T]; root mean square of the heads that pass the filter."""
-    heads = []
+def importance(probs: np.ndarray, alive: np.ndarray, prefix: int, votes: int) -> np.ndarray:
+    """[N] votes that travelled along attention [H,T,T]; root mean square of the heads that pass the filter.
+
+    The class token starts with sqrt(N) votes. Scores are scaled to mean 1 over the patch tokens alive, for which the
+    filter's bounds on their variance, 0.01 and 0.7, are meant.
+    """
+    start, patches, heads = np.ones(len(alive)), alive[prefix:] > 0, []
+    if prefix:
+        start[0] = np.sqrt(len(alive) - prefix)
     for attention in probs:
-        s = start * alive / (start * alive).sum()
+        s = start * alive
         for _ in range(votes):
             s = (s @ attention) * alive
-            s /= s.sum()
-        heads.append(s * alive.sum())
-    spread = [np.var(s[alive > 0]) for s in heads]
-    chosen = [s for s, v in zip(heads, spread, strict=True) if 0.01 <= v <= 0.7] or heads
+            s = s / s.sum()
+        heads.append(s[prefix:] / s[prefix:][patches].mean())
+    chosen = [s for s in heads if 0.01 <= np.var(s[patches]) <= 0.7] or heads
     return np.asarray(np.sqrt(np.mean(np.square(chosen), axis=0)))
 
 

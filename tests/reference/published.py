@@ -114,13 +114,12 @@ def zero_tprune(rate: Mapping[int, float], votes: Mapping[int, int], drop: Mappi
             return seen.x, seen.size
         B, T, N = len(seen.x), seen.x.shape[1], seen.x.shape[1] - 1
         start = torch.ones(T)
-        start[0] = T**0.5
-        start = start / start.sum()
+        start[0] = N**0.5
         alive = torch.ones(B, T, dtype=torch.bool)
         if drop[b]:
             first = vote(seen.probs, start.expand(B, T), alive, 1)[:, 1:]
             order = first.argsort(dim=-1, descending=True) + 1
-            better, worse = order[:, : N // 2], order[:, N // 2 :]
+            better, worse = order[:, : N - N // 2], order[:, N - N // 2 :]
             unit = torch.nn.functional.normalize(seen.k.transpose(1, 2).flatten(2), dim=-1)
             alike = (rows(unit, worse) @ rows(unit, better).transpose(-1, -2)).amax(-1)
             gone = worse.gather(1, alike.topk(drop[b], dim=1).indices)
@@ -139,8 +138,11 @@ def vote(probs: torch.Tensor, start: torch.Tensor, alive: torch.Tensor, rounds: 
     for _ in range(rounds):
         s = torch.einsum("bhq,bhqk->bhk", s, probs) * mask
         s = s / s.sum(-1, keepdim=True)
-    z = s * mask.sum(-1, keepdim=True)  # mean 1 over the tokens alive: the filter's bounds are for that scale
-    spread = ((z - 1).square() * mask).sum(-1) / mask.sum(-1)
+    count = mask[..., 1:].sum(-1, keepdim=True)
+    z = s / (
+        s[..., 1:].sum(-1, keepdim=True) / count
+    )  # mean 1 over the patches alive, as the bounds want
+    spread = ((z[..., 1:] - 1).square() * mask[..., 1:]).sum(-1) / count[..., 0]
     kept = ((spread >= 0.01) & (spread <= 0.7)).to(z.dtype)
     kept = torch.where(kept.sum(1, keepdim=True) > 0, kept, torch.ones_like(kept))
     return ((z.square() * kept[..., None]).sum(1) / kept.sum(1, keepdim=True)).sqrt()

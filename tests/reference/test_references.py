@@ -90,7 +90,7 @@ def test_torch_and_numpy_choose_alike(shared: Path) -> None:
     index = formulas.zero_tprune(probs, k, 1, int(0.7 * 186), drop=10, votes=5).index
     np.testing.assert_array_equal(zero.numpy()[0], here.x.numpy()[0, index[0]])
     np.testing.assert_array_equal(cls.numpy()[0], here.x.numpy()[0, formulas.cls_topk(probs, 1, 100).index[0]])
-    index, matrix, sizes = formulas.prune_merge(x, probs, size, 1, 149, 179)
+    index, matrix, sizes = formulas.prune_merge(x, probs, size, 1, 149, 179, plain=True)
     assert matrix is not None
     assert sizes is not None
     rank = np.concatenate([[0], 1 + formulas.best(probs[0, :, 0, 1:].mean(0), 149)])
