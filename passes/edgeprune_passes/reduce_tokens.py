@@ -20,6 +20,7 @@ from edgeprune_passes._rows import gather_rows, merged_rows
 from edgeprune_passes._restore import Done, lower_restore, place_restore
 from edgeprune_passes.registry import make_strategy
 from edgeprune_passes.selection import Selection, Site
+from edgeprune_passes.strategies.keep_all import KeepAll
 
 if TYPE_CHECKING:
     from edgeprune.core.flow.labels import Label
@@ -99,7 +100,9 @@ class _Work:
             block=block, stream=before, tokens=self.tokens, prefix=self.stream.prefix, batch=self.stream.batch,
             depth=len(self.found.blocks), size=self.size, grid=self.stream.grid,
         )
-        selection = _named(strategy.emit(site, cut.keep, tape), prefix)
+        # A merge of nothing is a plain choice of everything.
+        chooser = KeepAll() if strategy.merges and cut.keep == site.patches else strategy
+        selection = _named(chooser.emit(site, cut.keep, tape), prefix)
         kept = gather_rows(tape, before, selection.index, name="kept")
         if selection.merge is not None:
             kept = merged_rows(tape, before, kept, selection.merge)

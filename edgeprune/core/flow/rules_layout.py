@@ -175,8 +175,6 @@ def _gathered_tokens(call: Call, axis: Axis) -> tuple[Axis, ...]:
         call.decline(RefusalCode.RUNTIME_TOKEN_GATHER, "a token is picked by an index computed at run time")
     size = axis_size(axis)
     picked = tuple(i % size for i in call.ints(1))
-    if picked == tuple(range(size)):
-        call.decline(RefusalCode.REMOVABLE_TOKEN_GATHERED, "all tokens are gathered in order by a constant index")
     for position in picked:
         if not _stays(call, axis, position):
             call.decline(

@@ -1,0 +1,135 @@
+"""What was recognised, in the words of an inspection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprune.core.costs import node_macs
+from edgeprune.core.graph import constant_of, static_shape
+from edgeprune.report import BlockFacts, Inspection, StrategyFit, TensorFacts
+from edgeprune_passes.registry import strategies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from edgeprune._loading import Loaded
+    from edgeprune.core.recognition import Block, Recognition
+    from edgeprune.core.refusals import Refusal
+    from edgeprune_passes.selection import Strategy
+
+
+def inspection_of(loaded: Loaded) -> Inspection:
+    """The inspection of a loaded model."""
+    graph, found = loaded.source.model.graph, loaded.found
+    return Inspection(
+        source=loaded.name,
+        opset=loaded.source.model.opset_imports.get("", 0),
+        inputs=tuple(_tensor(value) for value in graph.inputs),
+        outputs=tuple(_tensor(value) for value in graph.outputs),
+        model=loaded.facts(),
+        blocks=_blocks(loaded.dense, found) if found.stream else (),
+        refusals=(*found.refusals, *found.head_refusals),
+        strategies=tuple(StrategyFit(name=name, refused=_refused(made(), found)) for name, made in strategies().items()),
+        warnings=loaded.warnings,
+    )
+
+
+def _tensor(value: ir.Value) -> TensorFacts:
+    dims = () if value.shape is None else value.shape.dims
+    shape = tuple(dim if isinstance(dim, int) else str(dim.value or "?") for dim in dims)
+    return TensorFacts(name=str(value.name), dtype=value.dtype.name.lower() if value.dtype else "?", shape=shape)
+
+
+def _refused(strategy: Strategy, found: Recognition) -> Refusal | None:
+    if found.stream is None:
+        return found.refusals[0]
+    reasons = (strategy.refuses(block, found.stream.prefix) for block in found.blocks)
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _blocks(model: ir.Model, found: Recognition) -> tuple[BlockFacts, ...]:
+    members = _members(model, found)
+    return tuple(_facts(block, found, members[block.index]) for block in found.blocks)
+
+
+def _members(model: ir.Model, found: Recognition) -> list[list[ir.Node]]:
+    """The nodes of each block: from behind the previous block's last residual Add to its own."""
+    ends = _ends(model, found)
+    stage: dict[ir.Node, int] = {}
+    out: list[list[ir.Node]] = [[] for _ in found.blocks]
+    flow = found.found.flow
+    for node in model.graph:
+        carries = any(flow.tokens_on(v) for v in (*node.inputs, *node.outputs) if v is not None)
+        before = max([stage[p] for v in node.inputs if v is not None and (p := v.producer()) in stage] or [0])
+        stage[node] = before + 1 if node in ends else before
+        if carries and before < len(out) and _past_source(node, found):
+            out[before].append(node)
+    return out
+
+
+def _past_source(node: ir.Node, found: Recognition) -> bool:
+    return not any(value in found.found.seeds for value in node.outputs)
+
+
+def _ends(model: ir.Model, found: Recognition) -> set[ir.Node]:
+    """The last residual Add of each block."""
+    from edgeprune.core.recognition import is_residual, token_dominators
+
+    stream = found.found
+    tree = token_dominators(list(model.graph), stream)
+    ends: set[ir.Node] = set()
+    for block in found.blocks[1:]:
+        chain = [v for v in tree.chain(block.attention.scores) if is_residual(stream.flow, v)]
+        node = chain[-1].producer() if chain else None
+        if node is not None:
+            ends.add(node)
+    return ends
+
+
+def _facts(block: Block, found: Recognition, nodes: Sequence[ir.Node]) -> BlockFacts:
+    stream = found.found
+    attention = block.attention
+    shape = static_shape(block.cut) if block.cut is not None else None
+    width = shape[-1] if shape else 0
+    known = attention.query is not None
+    return BlockFacts(
+        index=block.index,
+        tokens=stream.tokens,
+        prefix_tokens=stream.prefix,
+        heads=attention.heads // stream.batch if known else None,
+        head_size=attention.head_size if known else None,
+        width=width,
+        mlp_width=_mlp_width(nodes, block, width),
+        attention=attention.spelling,
+        cut=str(block.cut.name) if block.cut is not None else None,
+        macs=sum(map(node_macs, nodes)),
+        params=sum(_params(node) for node in nodes),
+    )
+
+
+def _mlp_width(nodes: Sequence[ir.Node], block: Block, width: int) -> int | None:
+    """Rows of the weight that brings the MLP back to the stream's width."""
+    from edgeprune.core.graph import downstream
+
+    behind = downstream([block.cut]) if block.cut is not None else set()
+    inner = [_weight(node) for node in nodes if node in behind]
+    rows = [shape[0] for shape in inner if shape is not None and shape[1] == width]
+    return max(rows) if rows else None
+
+
+def _weight(node: ir.Node) -> tuple[int, int] | None:
+    """[in, out] of a linear node's weight."""
+    if node.op_type not in {"MatMul", "Gemm"}:
+        return None
+    array = constant_of(node.inputs[1])
+    if array is None or array.ndim != 2:  # noqa: PLR2004 - a matrix
+        return None
+    swapped = node.op_type == "Gemm" and "transB" in node.attributes and node.attributes["transB"].as_int()
+    return (array.shape[1], array.shape[0]) if swapped else (array.shape[0], array.shape[1])
+
+
+def _params(node: ir.Node) -> int:
+    constants = (constant_of(value) for value in node.inputs)
+    return sum(array.size for array in constants if array is not None and array.dtype.kind == "f")

@@ -1,0 +1,105 @@
+"""Prove what was compiled: identity, exactness, drift."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.core.errors import ValidationError
+from edgeprune.core.graph import PREFIX
+from edgeprune.core.results import Validation
+from edgeprune.core.tape import Tape
+from edgeprune.options import HIGHER_IS_BETTER
+from edgeprune_calibration.drift import measure_drift
+from edgeprune_calibration.oracle import CutSite, prove
+from edgeprune_calibration.runner import Runner
+from edgeprune_passes.apply import apply_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import onnx_ir as ir
+
+    from edgeprune._loading import Loaded
+    from edgeprune.core.plan import Plan
+    from edgeprune.core.progress import Progress
+    from edgeprune.core.results import Drift, Exactness
+    from edgeprune_calibration.data import Dataset
+    from edgeprune_calibration.reference import Recording, Reference
+
+Feed = dict[str, "np.ndarray"]
+
+
+def is_identity(loaded: Loaded, plan: Plan, feed: Feed, threads: int) -> bool:
+    """Whether the same cuts with every token kept give the dense outputs bit for bit.
+
+    The tail is left as it is and the runtime rewrites nothing: both would change the order of sums.
+    """
+    whole = tuple(replace(cut, keep=plan.patch_tokens) for cut in plan.cuts)
+    model = loaded.dense.clone()
+    apply_plan(model, replace(plan, cuts=whole, eliminate_tail=False))
+    kept = Runner(model, threads=threads, optimise=False).run(feed)
+    dense = Runner(loaded.dense, threads=threads, optimise=False).run(feed)
+    return all(np.array_equal(kept[name], dense[name]) for name in dense)
+
+
+def exactness(loaded: Loaded, pruned: ir.Model, plan: Plan, feed: Feed, threads: int) -> Exactness | None:
+    """The pruned graph against the masked dense one; None if the plan cuts nothing."""
+    if not plan.cuts:
+        return None
+    model = pruned.clone()
+    sites = list(_sites(loaded, model, plan))
+    return prove(loaded.dense, model, plan, sites, [((), feed)], threads=threads)
+
+
+def _sites(loaded: Loaded, model: ir.Model, plan: Plan) -> Iterator[CutSite]:
+    """Where the plan's cuts stand in both graphs; merges are written out as matrices, for the proof alone."""
+    values = {str(value.name): value for node in model.graph for value in node.outputs}
+    before = plan.patch_tokens + plan.prefix_tokens
+    for cut in plan.cuts:
+        at = loaded.found.blocks[cut.block].cut
+        name = f"{PREFIX}cut/{cut.block}"
+        matrix = _matrix(model, values, name, before) if f"{name}/source" in values else None
+        size = f"{name}/size" if f"{name}/size" in values else None
+        yield CutSite(block=cut.block, at=str(at.name) if at else "", index=f"{name}/index", matrix=matrix, size=size)
+        before = cut.keep + plan.prefix_tokens
+
+
+def _matrix(model: ir.Model, values: Mapping[str, ir.Value], name: str, tokens: int) -> str:
+    """new = own * old[index] + weights @ old[source], as one matrix [B, K', T]."""
+    tape = Tape(model, before=None, prefix=f"{name}/proof")
+
+    def one_hot(index: ir.Value) -> ir.Value:
+        everyone = tape.constant(np.arange(tokens, dtype=np.int64).reshape(1, 1, -1))
+        return tape.op("Cast", tape.op("Equal", tape.op("Unsqueeze", index, tape.ints([-1])), everyone), to=1)
+
+    kept = tape.op("Mul", one_hot(values[f"{name}/index"]), values[f"{name}/own"])
+    merged = tape.op("MatMul", values[f"{name}/weights"], one_hot(values[f"{name}/source"]))
+    return str(tape.op("Add", kept, merged, name="matrix").name)
+
+
+def drift_of(
+    reference: Recording | Reference, pruned: ir.Model, data: Dataset, *, batch: int, threads: int, progress: Progress
+) -> dict[str, Drift]:
+    """Drift of the pruned model on data."""
+    return measure_drift(reference, Runner(pruned, threads=threads), data, batch=batch, progress=progress)
+
+
+def check_limits(validation: Validation, limits: Mapping[str, float]) -> None:
+    """Hold the drift against the user's limits.
+
+    Raises:
+        ValidationError: naming the first output and metric past its limit.
+    """
+    for metric, limit in limits.items():
+        for output, drift in validation.drift.items():
+            value = getattr(drift, metric)
+            if value is None:
+                continue
+            past = value < limit if metric in HIGHER_IS_BETTER else value > limit
+            if past:
+                msg = f"{metric} of output `{output}` is {value:.4g}, past the limit {limit:g}"
+                raise ValidationError(msg, hint="keep more tokens, try another strategy, or give more --search")
+

@@ -1,0 +1,41 @@
+"""Apply a plan: the passes that it stands for, in their order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnx_ir.passes import common
+
+from edgeprune.core.passes import PassResult, Pipeline
+from edgeprune_passes.eliminate_tail import EliminateTail
+from edgeprune_passes.reduce_tokens import ReduceTokens
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeprune.core.plan import Plan
+
+# What exporters write and runtimes read; a newer number would lock older runtimes out.
+_IR_VERSION = 10
+
+
+def apply_plan(model: ir.Model, plan: Plan) -> PassResult:
+    """Rewrite a model in canonical form by a plan, in place.
+
+    The last block's tail goes first: cuts above it then find it as it is, and no cut is ever made inside it.
+
+    Raises:
+        PlanError: if a cut cannot be made.
+        PassError: if a pass broke the graph.
+    """
+    tail = (EliminateTail(),) if plan.eliminate_tail else ()
+    result = Pipeline(passes=(*tail, ReduceTokens(cuts=plan.cuts, restore=plan.restore))).apply(model)
+    common.RemoveUnusedNodesPass()(model)
+    return PassResult(model, result.changes, result.refusals)
+
+
+def finish(model: ir.Model, plan_json: bytes) -> None:
+    """Make a rewritten model ready to be saved: its plan inside, and a version that runtimes read."""
+    model.metadata_props["edgeprune.plan"] = plan_json.decode()
+    model.producer_name = "edgeprune"
+    model.ir_version = min(model.ir_version, _IR_VERSION)
