@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+_LARGE = 1024  # elements from which an initializer is a weight and no scalar or shape
+
 
 def to_fp16(
     model: ir.Model, *, keep_fp32: Callable[[ir.Node], bool] | None = None, fp32_products: bool = True
@@ -34,32 +36,78 @@ def to_fp16(
 
     from edgeprune_targets.builders.half import convert_to_half
 
-    copy = ir.from_proto(ir.to_proto(_in_memory(model)))
+    copy = model.clone()
     _prepare(copy)
     kept = fp32_nodes(copy, keep_fp32, products=fp32_products)
     _check_subgraphs(kept)
     _soften_masks(copy, kept)
     _split_shared_constants(copy, kept)
     _check_types(copy)
+    source = _without_weights(copy)
+    weights = _set_weights_aside(copy, kept)
     typed = convert_to_half(ir.to_proto(copy), [node.name for node in kept if node.name])
+    _put_weights_back(typed, weights)
     typed.producer_name, typed.producer_version = model.producer_name, model.producer_version
-    _check_typed(ir.to_proto(copy), ir.to_proto(typed))
+    _check_typed(source, _without_weights(typed))
     return typed
 
 
-def _in_memory(model: ir.Model) -> ir.Model:
-    """External tensors have to be loaded: the library rewrites the bytes that a proto holds."""
+def _set_weights_aside(model: ir.Model, kept: set[ir.Node]) -> dict[str, ir.TensorProtocol]:
+    """Type the large initializers here and leave stand-ins: the library copies each tensor several times.
+
+    Initializers must not be shared by fp32 and fp16 nodes.
+    """
     import onnx_ir as ir
 
-    if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
-        return ir.external_data.load_to_model(model.clone())
-    return model
+    weights: dict[str, ir.TensorProtocol] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or value.dtype != ir.DataType.FLOAT:
+            continue
+        if tensor.size < _LARGE:
+            value.const_value = ir.tensor(
+                tensor.numpy(), name=name
+            )  # out of an external file, which a proto only names
+            continue
+        high = all(use.node in kept for use in value.uses())
+        weights[name] = tensor if high else ir.tensor(tensor.numpy().astype(np.float16), name=name)
+        value.const_value = ir.tensor(np.zeros(1, np.float32), name=name)
+    return weights
+
+
+def _put_weights_back(model: ir.Model, weights: dict[str, ir.TensorProtocol]) -> None:
+    import onnx_ir as ir
+
+    for name, tensor in weights.items():
+        value = model.graph.initializers[name]
+        if value.dtype != tensor.dtype:
+            msg = f"the fp16 graph reads the weight {name!r} as {value.dtype}, expected {tensor.dtype}"
+            raise PassError(msg, hint="use `--precision fp32`, and report this model")
+        value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
+
+
+def _without_weights(model: ir.Model) -> onnx.ModelProto:
+    """The graph with its large initializers as inputs: enough for a check of types, and small."""
+    import onnx_ir as ir
+
+    copy = model.clone()
+    for name, value in tuple(copy.graph.initializers.items()):
+        if value.const_value is not None and value.const_value.size >= _LARGE:
+            del copy.graph.initializers[name]
+            value.const_value = None
+            copy.graph.inputs.append(value)
+    return ir.to_proto(copy)
 
 
 def _prepare(model: ir.Model) -> None:
-    """Constants become initializers, every node gets a name of its own, every value a type."""
+    """Constants become initializers in memory, every node gets a name of its own, every value a type."""
+    import onnx_ir as ir
     from onnx_ir.passes import common
 
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and (tensor.size < _LARGE or tensor.dtype != ir.DataType.FLOAT):
+            value.const_value = ir.tensor(tensor.numpy(), name=value.name)  # a proto would only name its file
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     taken: set[str] = set()
     for number, node in enumerate(model.graph):
