@@ -49,17 +49,11 @@ class OneCut:
 
 
 def compile_model(model: Path, out: Path, options: Mapping[str, object]) -> Compiled:
-    """Run the command line as a user would; options by their long names, True for flags.
-
-    Raises:
-        RuntimeError: with what the command wrote, if it fails.
-    """
-    words = [sys.executable, "-m", "edgeprune", "compile", str(model), "-o", str(out), "--force"]
+    """Run `edgeprune compile` as a user would; options by their long names, True and False for flags."""
+    words = ["compile", str(model), "-o", str(out), "--force"]
     for name, value in options.items():
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip() or done.stdout.strip())
+        words += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
+    _run(words)
     report = json.loads((out / "report.json").read_text())
     return Compiled(
         folder=out,
@@ -67,6 +61,22 @@ def compile_model(model: Path, out: Path, options: Mapping[str, object]) -> Comp
         strategy=report["strategy"]["name"],
         report=report,
     )
+
+
+def export_model(source: str, out: Path) -> None:
+    """Run `edgeprune export`."""
+    _run(["export", source, str(out)])
+
+
+def _run(words: list[str]) -> None:
+    """Run the command line.
+
+    Raises:
+        RuntimeError: with what the command wrote, if it fails.
+    """
+    done = subprocess.run([sys.executable, "-m", "edgeprune", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip() or done.stdout.strip())
 
 
 def _declared(model: ir.Model, batch: int) -> dict[str, tuple[int, ...]]:
