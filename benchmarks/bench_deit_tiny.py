@@ -139,7 +139,11 @@ class Bench:
 
 
 def cost(model: Path, out: Path) -> tuple[float, int]:
-    """Seconds and peak resident bytes of `edgeprune compile --keep 0.7`."""
+    """Seconds and peak resident bytes of `edgeprune compile --keep 0.7`.
+
+    Raises:
+        RuntimeError: if the compile fails.
+    """
     words = [sys.executable, "-m", "edgeprune", "compile", str(model), "--keep", "0.7", "--no-engine", "-o", str(out)]
     start = time.perf_counter()
     with subprocess.Popen([*words, "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

