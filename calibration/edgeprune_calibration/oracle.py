@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.core.errors import PassError, PlanError, ValidationError
-from edgeprune.core.graph import PREFIX, constant_of, name_of, static_shape
+from edgeprune.core.graph import constant_of, name_of, static_shape
 from edgeprune.core.results import Exactness
 from edgeprune_calibration._compared import Comparison, Lengths, Shapes, find_comparisons, take_rows
 from edgeprune_calibration._masked import MaskedDense
+from edgeprune_calibration._sites import CutSite, find_sites
 from edgeprune_calibration._specs import Array
 from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, whole
 from edgeprune_calibration.data import Feed
@@ -41,51 +42,6 @@ METHOD = "masked-dense"
 TOLERANCE = 1e-4
 # An error is small only beside what pruning changes: without this, a graph that drops nothing would pass as well.
 SENSITIVITY = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutSite:
-    """One cut, in both graphs.
-
-    Attributes:
-        block: index of the block, 0-based.
-        at: the dense graph's value where the cut stands, a residual Add [B,T,D].
-        index: the pruned graph's [B,K'] positions in the stream before the cut.
-        merge: the pruned graph's source [B,R], own [B,K',1] and weights [B,K',R] of
-            new = own * old[index] + weights @ old[source]; or one matrix [B,K',T_before] of new = matrix @ old; empty
-            where tokens are only dropped.
-        size: the pruned graph's [B,K'] cumulated token sizes; None where attention does not ask.
-    """
-
-    block: int
-    at: str
-    index: str
-    merge: tuple[str, str, str] | tuple[str] | tuple[()] = ()
-    size: str | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The pruned graph's values that the cut reports."""
-        return (self.index, *self.merge) if self.size is None else (self.index, *self.merge, self.size)
-
-
-def find_sites(pruned: ir.Model, plan: Plan, at: Sequence[str]) -> tuple[CutSite, ...]:
-    """The cuts of a plan by the names that surgery gives their values; `at` as in `CutSite`, one a cut."""
-    known = {value.name for node in pruned.graph for value in node.outputs} | set(pruned.graph.initializers)
-    sites = []
-    for cut, value in zip(plan.cuts, at, strict=True):
-        prefix = f"{PREFIX}cut/{cut.block}"
-        source, own, weights, size = (f"{prefix}/{part}" for part in ("source", "own", "weights", "size"))
-        sites.append(
-            CutSite(
-                block=cut.block,
-                at=value,
-                index=f"{prefix}/index",
-                merge=(source, own, weights) if weights in known else (),
-                size=size if size in known else None,
-            )
-        )
-    return tuple(sites)
 
 
 def prove(  # noqa: PLR0913 (two graphs, what was done, where, and on what: none follows from another)

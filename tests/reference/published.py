@@ -139,9 +139,7 @@ def vote(probs: torch.Tensor, start: torch.Tensor, alive: torch.Tensor, rounds: 
         s = torch.einsum("bhq,bhqk->bhk", s, probs) * mask
         s = s / s.sum(-1, keepdim=True)
     count = mask[..., 1:].sum(-1, keepdim=True)
-    z = s / (
-        s[..., 1:].sum(-1, keepdim=True) / count
-    )  # mean 1 over the patches alive, as the bounds want
+    z = s / (s[..., 1:].sum(-1, keepdim=True) / count)  # mean 1 over the patches alive, as the bounds want
     spread = ((z[..., 1:] - 1).square() * mask[..., 1:]).sum(-1) / count[..., 0]
     kept = ((spread >= 0.01) & (spread <= 0.7)).to(z.dtype)
     kept = torch.where(kept.sum(1, keepdim=True) > 0, kept, torch.ones_like(kept))

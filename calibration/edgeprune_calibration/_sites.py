@@ -1,0 +1,59 @@
+"""Where the cuts of a plan stand in two graphs, and by which names the pruned one says what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprune.core.graph import PREFIX
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeprune.core.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutSite:
+    """One cut, in both graphs.
+
+    Attributes:
+        block: index of the block, 0-based.
+        at: the dense graph's value where the cut stands, a residual Add [B,T,D].
+        index: the pruned graph's [B,K'] positions in the stream before the cut.
+        merge: the pruned graph's source [B,R], own [B,K',1] and weights [B,K',R] of
+            new = own * old[index] + weights @ old[source]; or one matrix [B,K',T_before] of new = matrix @ old; empty
+            where tokens are only dropped.
+        size: the pruned graph's [B,K'] cumulated token sizes; None where attention does not ask.
+    """
+
+    block: int
+    at: str
+    index: str
+    merge: tuple[str, str, str] | tuple[str] | tuple[()] = ()
+    size: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The pruned graph's values that the cut reports."""
+        return (self.index, *self.merge) if self.size is None else (self.index, *self.merge, self.size)
+
+
+def find_sites(pruned: ir.Model, plan: Plan, at: Sequence[str]) -> tuple[CutSite, ...]:
+    """The cuts of a plan by the names that surgery gives their values; `at` as in `CutSite`, one a cut."""
+    known = {value.name for node in pruned.graph for value in node.outputs} | set(pruned.graph.initializers)
+    sites = []
+    for cut, value in zip(plan.cuts, at, strict=True):
+        prefix = f"{PREFIX}cut/{cut.block}"
+        source, own, weights, size = (f"{prefix}/{part}" for part in ("source", "own", "weights", "size"))
+        sites.append(
+            CutSite(
+                block=cut.block,
+                at=value,
+                index=f"{prefix}/index",
+                merge=(source, own, weights) if weights in known else (),
+                size=size if size in known else None,
+            )
+        )
+    return tuple(sites)
