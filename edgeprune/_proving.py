@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.core.errors import ValidationError
-from edgeprune.core.graph import PREFIX
 from edgeprune.core.results import Validation
-from edgeprune.core.tape import Tape
 from edgeprune.options import HIGHER_IS_BETTER
 from edgeprune_calibration.drift import measure_drift
-from edgeprune_calibration.oracle import CutSite, prove
+from edgeprune_calibration.oracle import find_sites, prove
 from edgeprune_calibration.runner import Runner
 from edgeprune_passes.apply import apply_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import onnx_ir as ir
 
@@ -49,35 +47,9 @@ def exactness(loaded: Loaded, pruned: ir.Model, plan: Plan, feed: Feed, threads:
     """The pruned graph against the masked dense one; None if the plan cuts nothing."""
     if not plan.cuts:
         return None
-    model = pruned.clone()
-    sites = list(_sites(loaded, model, plan))
-    return prove(loaded.dense, model, plan, sites, [((), feed)], threads=threads)
-
-
-def _sites(loaded: Loaded, model: ir.Model, plan: Plan) -> Iterator[CutSite]:
-    """Where the plan's cuts stand in both graphs; merges are written out as matrices, for the proof alone."""
-    values = {str(value.name): value for node in model.graph for value in node.outputs}
-    before = plan.patch_tokens + plan.prefix_tokens
-    for cut in plan.cuts:
-        at = loaded.found.blocks[cut.block].cut
-        name = f"{PREFIX}cut/{cut.block}"
-        matrix = _matrix(model, values, name, before) if f"{name}/source" in values else None
-        size = f"{name}/size" if f"{name}/size" in values else None
-        yield CutSite(block=cut.block, at=str(at.name) if at else "", index=f"{name}/index", matrix=matrix, size=size)
-        before = cut.keep + plan.prefix_tokens
-
-
-def _matrix(model: ir.Model, values: Mapping[str, ir.Value], name: str, tokens: int) -> str:
-    """new = own * old[index] + weights @ old[source], as one matrix [B, K', T]."""
-    tape = Tape(model, before=None, prefix=f"{name}/proof")
-
-    def one_hot(index: ir.Value) -> ir.Value:
-        everyone = tape.constant(np.arange(tokens, dtype=np.int64).reshape(1, 1, -1))
-        return tape.op("Cast", tape.op("Equal", tape.op("Unsqueeze", index, tape.ints([-1])), everyone), to=1)
-
-    kept = tape.op("Mul", one_hot(values[f"{name}/index"]), values[f"{name}/own"])
-    merged = tape.op("MatMul", values[f"{name}/weights"], one_hot(values[f"{name}/source"]))
-    return str(tape.op("Add", kept, merged, name="matrix").name)
+    cuts = (loaded.found.blocks[cut.block].cut for cut in plan.cuts)
+    sites = find_sites(pruned, plan, [str(value.name) for value in cuts if value is not None])
+    return prove(loaded.dense, pruned, plan, sites, [((), feed)], threads=threads)
 
 
 def drift_of(
