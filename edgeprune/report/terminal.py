@@ -110,7 +110,7 @@ def _yes(*, good: bool, yes: str, no: str) -> Text:
 def _drift_line(drift: Drift, validation: Validation) -> str:
     words = [f"cosine {drift.cosine:.4f}"]
     if drift.kl is not None:
-        words.append(f"KL {drift.kl:.4f}")
+        words.append(f"KL {small(drift.kl)}")
     if drift.top1_agreement is not None:
         words.append(f"same class {percent(drift.top1_agreement)}")
     return f"{', '.join(words)} on {validation.samples} samples, against {validation.reference}"

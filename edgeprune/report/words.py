@@ -33,6 +33,8 @@ def runs(numbers: Iterable[int]) -> str:
     return ", ".join(f"{number} x{length}" if length > 1 else str(number) for number, length in lengths)
 
 
-def small(number: float | None, digits: int = 4) -> str:
-    """Write a small measured number, or a dash where there is none."""
-    return "-" if number is None else f"{number:.{digits}f}"
+def small(number: float | None) -> str:
+    """Write a small measured number with four decimals, a tiny one by its exponent, and a dash where there is none."""
+    if number is None:
+        return "-"
+    return f"{number:.1e}" if 0 < abs(number) < 0.001 else f"{number:.4f}"

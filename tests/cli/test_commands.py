@@ -122,7 +122,7 @@ def test_a_limit_that_is_passed_is_3(compiled, capfd):
 
 
 def test_compile_past_a_limit_is_3(out, capfd):
-    assert compile_demo(out, "--keep", "0.4", "--data", DATA, "--samples", "8", "--max-drift", "kl=1e-9") == 3
+    assert compile_demo(out, "--keep", "0.6", "--data", DATA, "--samples", "8", "--max-drift", "kl=1e-9") == 3
     assert "kl" in capfd.readouterr().err
 
 

@@ -33,7 +33,7 @@ def compiled(digits, tmp_path):
 
 
 def outputs(model: Path, seed: int = 0) -> dict[str, np.ndarray]:
-    runner = Runner(model, threads=1)
+    runner = Runner(model, threads=1, optimise=False)  # the runtime fuses a canonical graph differently
     rng = np.random.default_rng(seed)
     return runner.run({spec.name: rng.standard_normal((1, 1, 32, 32), dtype=np.float32) for spec in runner.inputs})
 

@@ -12,7 +12,7 @@ from edgeprune.core.results import EngineBuild
 from edgeprune.report import ValidationReport
 from edgeprune.report.inspection_terminal import render_inspection
 from edgeprune.report.terminal import render_report, render_validation
-from edgeprune.report.words import count, of_dense, runs
+from edgeprune.report.words import count, of_dense, runs, small
 
 
 def shown(what, **settings) -> str:
@@ -140,3 +140,8 @@ def test_shares_and_runs():
     assert of_dense(0, 0) == "0"
     assert runs((197, 197, 120, 80, 80)) == "197 x2, 120, 80 x2"
     assert runs(()) == ""
+
+
+@pytest.mark.parametrize(("number", "words"), [(None, "-"), (0.0, "0.0000"), (4.2e-5, "4.2e-05"), (0.0144, "0.0144")])
+def test_a_tiny_number_is_not_shown_as_zero(number, words):
+    assert small(number) == words
