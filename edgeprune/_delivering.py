@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edgeprune.core.errors import EdgepruneError, PlanError
 from edgeprune.core.results import EngineBuild, Latency
+from edgeprune.core.saving import save_model
 from edgeprune_targets.attentions import count_attentions
 from edgeprune_targets.builders.tensorrt_rtx import RtxBuilder
 from edgeprune_targets.bundle import write_bundle
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from edgeprune.core.plan import Precision
     from edgeprune.core.progress import Progress
     from edgeprune_targets.profiles import Target
-
-# Protobuf ends at 2 GiB; weights above this go to a file beside the graph.
-_INLINE_BYTES = 1_800_000_000
-
 
 @contextmanager
 def output_folder(out: Path, *, force: bool) -> Iterator[Path]:
@@ -65,15 +62,6 @@ def check_free(out: Path, *, force: bool) -> None:
     if out.exists() and not force:
         msg = f"the output folder {out} exists"
         raise PlanError(msg, hint="give --force to replace it, or another folder with -o")
-
-
-def save_model(model: ir.Model, path: Path) -> None:
-    """Save a graph; weights beyond protobuf's limit go to a file beside it."""
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    if weights > _INLINE_BYTES:
-        ir.save(model, path, external_data=f"{path.name}.data")
-    else:
-        ir.save(ir.external_data.load_to_model(model.clone()), path)
 
 
 def typed(model: ir.Model, precision: Precision, target: Target) -> ir.Model:
@@ -146,7 +134,7 @@ def bundle(
             paths = []
             for name, model in (("model", pruned), ("dense", dense)):
                 path = Path(scratch) / f"{name}.onnx"
-                ir.save(typed(model, precision, target), path)
+                save_model(typed(model, precision, target), path)
                 paths.append(path)
             write_bundle(place, paths[0], plan_json, target, precision=precision, dense=paths[1])
 

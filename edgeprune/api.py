@@ -13,7 +13,6 @@ from edgeprune._delivering import (
     check_free,
     modelled,
     output_folder,
-    save_model,
 )
 from edgeprune._inspecting import inspection_of
 from edgeprune._loading import Loaded, opened, pruned_facts, require_stream
@@ -21,10 +20,11 @@ from edgeprune._measuring import cpu_latency
 from edgeprune._proving import check_limits, drift_of, exactness, is_identity
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
-from edgeprune.core.loading import read_model
+from edgeprune.core.loading import digest_of, read_model
 from edgeprune.core.plan import Plan, plan_from_json, plan_to_json
 from edgeprune.core.progress import SILENT
 from edgeprune.core.results import Latency, Validation
+from edgeprune.core.saving import save_model
 from edgeprune.options import Options
 from edgeprune.report import Budget as ReportedBudget
 from edgeprune.report import Report, StrategyReport, ValidationReport, describe_environment, to_json
@@ -365,8 +365,7 @@ class _Job:
         if self.options.engine and self.targets:
             engines = build_engines(pruned, self.targets, made.precision, folder / "engine", self.progress)
         bundle(folder, self.loaded.dense, pruned, plan_to_json(made), self.targets, made.precision)
-        written = read_model(folder / "model.onnx")
-        facts = replace(report.pruned, sha256=written.sha256)
+        facts = replace(report.pruned, sha256=digest_of(folder / "model.onnx"))
         lost = [e for e in engines if e.built and (e.fused_attentions or 0) < (e.attentions or 0)]
         words = [f"{e.target}: only {e.fused_attentions} of {e.attentions} attentions are fused" for e in lost]
         report = replace(report, engines=tuple(engines), pruned=facts, warnings=(*report.warnings, *words))

@@ -65,9 +65,7 @@ class TokenCost:
 
     def macs(self, tokens: Sequence[int]) -> float:
         """MACs for T (prefix included) in each stage."""
-        return self.fixed + sum(
-            a * n + b * n * n for a, b, n in zip(self.linear, self.square, tokens, strict=True)
-        )
+        return self.fixed + sum(a * n + b * n * n for a, b, n in zip(self.linear, self.square, tokens, strict=True))
 
 
 def token_cost(model: ir.Model, found: Recognition) -> TokenCost:

@@ -38,8 +38,8 @@ def read_model(path: Path) -> Source:
     """Read an ONNX file and check what must hold before any pass runs.
 
     Raises:
-        ModelError: if the file is missing, is not ONNX, is truncated, names external data that is missing or lies outside
-            its folder, has an opset that cannot be compiled, no node, or weights that are NaN.
+        ModelError: if the file is missing, is not ONNX, is truncated, names external data that is missing or lies
+            outside its folder, has an opset that cannot be compiled, no node, or weights that are NaN.
     """
     if not path.is_file():
         msg = f"no such model file: {path}"
@@ -102,6 +102,12 @@ def _check_weights(model: ir.Model) -> None:
         if np.isnan(tensor.numpy()).any():
             msg = f"the weight `{value.name}` holds NaN"
             raise ModelError(msg, hint="export the model again from a sound checkpoint")
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 by which plans know a model file: as `Source.sha256`."""
+    data = path.with_name(f"{path.name}.data")
+    return _digest([path, data] if data.is_file() else [path])
 
 
 def _digest(files: list[Path]) -> str:

@@ -49,7 +49,8 @@ class Pipeline:
         Raises:
             PassError: if a pass left the graph invalid.
         """
-        changes, refusals = 0, []
+        changes = 0
+        refusals: list[Refusal] = []
         for step in self.passes:
             result = step.apply(model)
             check_invariants(model, after=step.name)

@@ -96,7 +96,8 @@ def check_plan(plan: Plan) -> None:
     before, last = plan.patch_tokens, -1
     for i, cut in enumerate(plan.cuts):
         if not last < cut.block < plan.blocks:
-            msg = f"cut {i} is in block {cut.block}, expected a block after {last} and below {plan.blocks}: `cuts[{i}].block`"
+            where = f"`cuts[{i}].block`"
+            msg = f"cut {i} is in block {cut.block}, expected a block after {last} and below {plan.blocks}: {where}"
             raise PlanError(msg, hint="list the cuts in the order of their blocks, one cut a block")
         if not 1 <= cut.keep <= before:
             msg = f"block {cut.block} keeps {cut.keep} patch tokens but has {before}: `cuts[{i}].keep`"

@@ -95,7 +95,9 @@ def recognize(model: ir.Model) -> Recognition:
 def _no_attention(nodes: Sequence[ir.Node]) -> Refusal:
     if not any(node.op_type == "Softmax" for node in nodes):
         return Refusal(RefusalCode.NO_ATTENTION, "the graph has no softmax attention")
-    return Refusal(RefusalCode.NO_SOURCE, "no attention runs over the whole of any token sequence that starts at an input")
+    return Refusal(
+        RefusalCode.NO_SOURCE, "no attention runs over the whole of any token sequence that starts at an input"
+    )
 
 
 def _first_square(nodes: Sequence[ir.Node], flow: Flow) -> tuple[Segment, ...] | None:
@@ -148,7 +150,10 @@ def is_attention_softmax(node: ir.Node) -> bool:
         for user in consumers(stack.pop().outputs[0]):
             if user.op_type in {"MatMul", "Einsum"}:
                 return True
-            if user.op_type in {"Cast", "Where", "IsNaN", "Reshape", "Transpose", "Mul", "Dropout", "Add"} and user not in seen:
+            if (
+                user.op_type in {"Cast", "Where", "IsNaN", "Reshape", "Transpose", "Mul", "Dropout", "Add"}
+                and user not in seen
+            ):
                 seen.add(user)
                 stack.append(user)
     return False
@@ -168,7 +173,7 @@ def _blocks(
             if not any(v.producer() in after and is_residual(stream.flow, v) for v in goal):
                 continue
         else:
-            goal = tree.chain(tree.common(_exits(model, stream, after)))
+            goal = tree.chain(tree.common(_exits(stream, after)))
         cut = next((v for v in goal if v.producer() in after and is_residual(stream.flow, v)), None)
         blocks.append(Block(len(blocks), tuple(group), cut))
         group = []
@@ -180,10 +185,13 @@ def is_residual(flow: Flow, value: ir.Value) -> bool:
     node = value.producer()
     if node is None or node.op_type not in {"Add", "Sum"}:
         return False
-    return sum(bool(flow.tokens_on(v)) for v in node.inputs if v is not None) > 1 and len(flow.tokens_on(node.outputs[0])) == 1
+    return (
+        sum(bool(flow.tokens_on(v)) for v in node.inputs if v is not None) > 1
+        and len(flow.tokens_on(node.outputs[0])) == 1
+    )
 
 
-def token_dominators(nodes: Sequence[ir.Node], stream: Stream) -> Dominators:
+def token_dominators(nodes: Sequence[ir.Node], stream: Stream) -> Dominators[ir.Value]:
     """Dominators among the values that carry tokens."""
     flow = stream.flow
     before: dict[ir.Value, list[ir.Value]] = {value: [] for value in stream.seeds}
@@ -195,7 +203,7 @@ def token_dominators(nodes: Sequence[ir.Node], stream: Stream) -> Dominators:
     return Dominators(before)
 
 
-def _exits(model: ir.Model, stream: Stream, after: set[ir.Node]) -> list[ir.Value]:
+def _exits(stream: Stream, after: set[ir.Node]) -> list[ir.Value]:
     """Values behind the last attention through which tokens leave: pooled, picked, refused, or a graph output."""
     flow = stream.flow
     out: list[ir.Value] = []

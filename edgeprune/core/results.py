@@ -30,7 +30,7 @@ class Drift:
 
     Attributes:
         cosine: mean over samples of the cosine of the flattened outputs.
-        kl: mean KL(softmax(dense) || softmax(pruned)) over the last axis in nats; None where the output holds no logits.
+        kl: mean KL(softmax(dense) || softmax(pruned)) over the last axis in nats; None where there are no logits.
         top1_agreement: share of samples with the same argmax; None where the output holds no logits.
         relative_error: mean over samples of ||pruned - dense|| / ||dense||.
         worst_sample: name of the sample with the largest relative error.

@@ -101,7 +101,13 @@ def _first_projection(nodes: Sequence[ir.Node]) -> Iterator[Candidate]:
 
 
 def _looks_up(value: ir.Value) -> bool:
-    return any(node.op_type == "Gather" and constant_of(node.inputs[0]) is not None for node in consumers(value))
+    """Whether the ids, perhaps cast or reshaped, pick rows of a constant table."""
+    for node in consumers(value):
+        if node.op_type == "Gather" and constant_of(node.inputs[0]) is not None:
+            return True
+        if node.op_type in {"Cast", "Reshape", "Identity"} and _looks_up(node.outputs[0]):
+            return True
+    return False
 
 
 def _batch(size: int) -> Axis:

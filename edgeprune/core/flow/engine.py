@@ -41,7 +41,9 @@ class Flow:
     def pools(self) -> list[ir.Node]:
         """Nodes that make a statistic over tokens."""
         pooled = (value.producer() for value, label in self.labels.items() if label.pooled)
-        return [node for node in pooled if node is not None and any(self.tokens_on(v) for v in node.inputs if v is not None)]
+        return [
+            node for node in pooled if node is not None and any(self.tokens_on(v) for v in node.inputs if v is not None)
+        ]
 
 
 def run_flow(nodes: Iterable[ir.Node], seeds: Mapping[ir.Value, Label], resize: Resize) -> Flow:

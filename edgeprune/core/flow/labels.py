@@ -1,7 +1,7 @@
 """Labels: per axis an ordered list of factors, slow to fast.
 
-A factor is a plain size, the batch, one axis of the patch grid, or the tokens. Tokens are a list of segments, since real
-graphs slice the prefix off, rotate the patches alone and concatenate again, or add a class token late:
+A factor is a plain size, the batch, one axis of the patch grid, or the tokens. Tokens are a list of segments, since
+real graphs slice the prefix off, rotate the patches alone and concatenate again, or add a class token late:
 
     [B, T, D]              (Batch(2),), (Tokens((Segment(0, 197),)),), (192,)
     [B, T, 3*H*Dh]         ..., (576,)                       split by a Reshape into (3,), (3,), (64,)

@@ -24,8 +24,8 @@ _UNARY = """
     ThresholdedRelu
 """.split()
 _ELEMENTWISE = """
-    Add And BitwiseAnd BitwiseOr Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum
-    Where Xor
+    Add And BitwiseAnd BitwiseOr Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub
+    Sum Where Xor
 """.split()
 _REDUCE = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()
 
