@@ -28,6 +28,14 @@ class StrategySpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassSpec:
+    """A further pass by name, with its options: run on the reduced graph, before it is saved."""
+
+    name: str
+    options: dict[str, Option] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCut:
     """After the attention of one block, reduce the patch tokens to `keep`.
 
@@ -57,6 +65,7 @@ class Plan:
         eliminate_tail: compute only the rows that the head reads in the last block.
         restore: how tokens come back where the head or an output needs all of them.
         precision: of the engine; graph inputs and outputs stay fp32.
+        passes: further passes, in the order in which they run.
         targets: names of target profiles.
         seed: of every pseudo-random choice.
     """
@@ -71,6 +80,7 @@ class Plan:
     eliminate_tail: bool = True
     restore: Restore = "auto"
     precision: Precision = "fp32"
+    passes: tuple[PassSpec, ...] = ()
     targets: tuple[str, ...] = ()
     seed: int = 0
 

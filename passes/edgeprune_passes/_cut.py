@@ -14,7 +14,9 @@ from edgeprune.core.tape import clone_constant
 from edgeprune_passes._take import Taker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
+
+    import numpy as np
 
     from edgeprune.core.flow.engine import Flow
 
@@ -22,17 +24,17 @@ if TYPE_CHECKING:
 def relabel(label: Label, tokens: int) -> Label:
     """The same axes, with the whole stream of the present length."""
     axes = tuple(
-        (Tokens((Segment(0, tokens),)),) if label.tokens_at(i) is not None else axis for i, axis in enumerate(label.axes)
+        (Tokens((Segment(0, tokens),)),) if label.tokens_at(i) is not None else axis
+        for i, axis in enumerate(label.axes)
     )
     return Label(axes)
 
 
-def replace_uses(value: ir.Value, new: ir.Value, keep: Iterable[ir.Node] = ()) -> None:
-    """Let every user of a value read another one, but for the nodes in `keep`."""
-    spared = set(keep)
-    for use in list(value.uses()):
-        if use.node not in spared:
-            use.node.replace_input_with(use.idx, new)
+def replace_input(node: ir.Node, old: ir.Value, new: ir.Value) -> None:
+    """Let one node read another value, wherever it read the old one."""
+    for i, operand in enumerate(node.inputs):
+        if operand is old:
+            node.replace_input_with(i, new)
 
 
 def propagate(
@@ -68,12 +70,12 @@ def propagate(
             else:
                 node.replace_input_with(edit.index, _own_literal(model, node, edit.index, edit.values))
     for value, label in flow.labels.items():
-        if value not in seeds:
+        if value not in seeds and label.token_axes:
             value.shape = ir.Shape(resize.shape(label))
     return flow
 
 
-def _own_literal(model: ir.Model, node: ir.Node, index: int, values: object) -> ir.Value:
+def _own_literal(model: ir.Model, node: ir.Node, index: int, values: np.ndarray) -> ir.Value:
     value = node.inputs[index]
     assert value is not None
-    return clone_constant(model, value, values)  # type: ignore[arg-type]
+    return clone_constant(model, value, values)

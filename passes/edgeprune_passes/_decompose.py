@@ -46,7 +46,7 @@ def _decompose(model: ir.Model, node: ir.Node) -> None:
         scores = tape.op("Mul", tape.op("Tanh", tape.op("Div", scores, cap)), cap)
     scores = _masked(tape, node, scores, mask)
     context = tape.op("MatMul", tape.op("Softmax", scores, axis=-1), value)
-    if len(_shape(node.outputs[0], default=_shape(context))) == 3:  # noqa: PLR2004 - [B, T, H*Dh]
+    if len(_shape(node.outputs[0], default=_shape(context))) == 3:
         batch, heads, tokens, size = _shape(context)
         context = tape.op("Transpose", context, perm=[0, 2, 1, 3])
         context = tape.op("Reshape", context, tape.ints([batch, tokens, heads * size]))
@@ -69,7 +69,7 @@ def _shape(value: ir.Value, default: Sequence[int] | None = None) -> tuple[int, 
 def _heads(tape: Tape, node: ir.Node, value: ir.Value, kind: str) -> ir.Value:
     """[B, T, H*Dh] -> [B, H, T, Dh]; four axes already have that form."""
     shape = _shape(value)
-    if len(shape) == 4:  # noqa: PLR2004 - already [B, H, T, Dh]
+    if len(shape) == 4:
         return value
     heads = node.attributes[f"{kind}_num_heads"].as_int()
     value = tape.op("Reshape", value, tape.ints([shape[0], shape[1], heads, shape[2] // heads]))

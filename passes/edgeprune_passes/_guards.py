@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def remove_dummy_masks(model: ir.Model) -> int:
     """Remove additive masks of zeros, then the NaN guards behind softmaxes that are not masked; the number removed.
 
-    An all-true mask arrives here folded to a constant of zeros. A guard `Where(IsNaN(p), 0, p)` protects rows that a mask
-    empties; with no mask on the way there are none.
+    An all-true mask arrives here folded to a constant of zeros. A guard `Where(IsNaN(p), 0, p)` protects rows that a
+    mask empties; with no mask on the way there are none.
     """
     return _sweep(model, _zero_mask) + _sweep(model, _idle_guard)
 
@@ -41,14 +41,19 @@ def _zero_mask(node: ir.Node) -> ir.Value | None:
         return None
     for scores, mask in (node.inputs, reversed(node.inputs)):
         array = constant_of(mask)
-        if array is not None and not np.any(array) and scores is not None and static_shape(scores) == static_shape(node.outputs[0]):
+        if (
+            array is not None
+            and not np.any(array)
+            and scores is not None
+            and static_shape(scores) == static_shape(node.outputs[0])
+        ):
             return scores
     return None
 
 
 def _idle_guard(node: ir.Node) -> ir.Value | None:
     """The probabilities, if the node is a NaN guard behind a softmax whose scores come straight from a product."""
-    if node.op_type != "Where" or len(node.inputs) != 3 or node.outputs[0].is_graph_output():  # noqa: PLR2004
+    if node.op_type != "Where" or len(node.inputs) != 3 or node.outputs[0].is_graph_output():
         return None
     condition, zero, probs = node.inputs
     guard = condition.producer() if condition is not None else None
@@ -61,7 +66,11 @@ def _idle_guard(node: ir.Node) -> ir.Value | None:
 def _masked(probs: ir.Value) -> bool:
     """Whether anything but a scaled product feeds the softmax."""
     softmax = probs.producer()
-    node = softmax.inputs[0].producer() if softmax is not None and softmax.op_type == "Softmax" and softmax.inputs[0] else None
+    node = (
+        softmax.inputs[0].producer()
+        if softmax is not None and softmax.op_type == "Softmax" and softmax.inputs[0]
+        else None
+    )
     while node is not None and node.op_type in {"Mul", "Div"}:
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
     return node is None or node.op_type != "MatMul"

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgeprune.core.flow.labels import Segment, Tokens
 from edgeprune.core.graph import PREFIX, consumers, downstream, upstream
 from edgeprune.core.tape import Tape, fresh_name
+from edgeprune_passes._cut import replace_input
 from edgeprune_passes._layout import from_stream, to_stream
 from edgeprune_passes._rows import gather_rows
 
@@ -43,15 +44,15 @@ def place_restore(model: ir.Model, value: ir.Value, anchors: Iterable[ir.Node]) 
     if not users and not is_output:
         return None
     name = fresh_name(model, f"{PREFIX}restore/{value.name}")
-    node = ir.node("Restore", [value], domain="edgeprune", outputs=[ir.Value(name=name, shape=value.shape, type=value.type)])
+    node = ir.node(
+        "Restore", [value], domain="edgeprune", outputs=[ir.Value(name=name, shape=value.shape, type=value.type)]
+    )
     node.name = name
     producer = value.producer()
     assert producer is not None
     model.graph.insert_after(producer, node)
     for user in users:
-        for i, operand in enumerate(user.inputs):
-            if operand is value:
-                user.replace_input_with(i, node.outputs[0])
+        replace_input(user, value, node.outputs[0])
     if is_output:
         _take_over_output(model, value, node.outputs[0])
     return node

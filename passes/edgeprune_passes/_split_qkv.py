@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from edgeprune.core.recognition import Attention
+    from edgeprune.core.attention import Attention
 
 _MOVES = {"Reshape", "Transpose", "Slice", "Split", "Squeeze", "Unsqueeze", "Gather", "Identity", "Flatten"}
 
@@ -38,7 +38,7 @@ def split_fused_projection(model: ir.Model, attention: Attention, batch: int) ->
     """Give queries, keys and values of one attention projections of their own; 1 if that was done, else 0."""
     del batch
     ends = [_end_of_moves(v) for v in (attention.query, attention.key, attention.value) if v is not None]
-    if len(ends) != 3 or any(end is None for end in ends):  # noqa: PLR2004 - queries, keys, values
+    if len(ends) != 3 or any(end is None for end in ends):
         return 0
     paths = [end for end in ends if end is not None]
     source = paths[0][1]
@@ -95,11 +95,11 @@ def _linear_of(value: ir.Value) -> _Linear | None:
     if node is None or node.inputs[0] is None:
         return None
     weight = constant_of(node.inputs[1]) if node.op_type in {"MatMul", "Gemm"} else None
-    if weight is None or weight.ndim != 2:  # noqa: PLR2004 - a matrix
+    if weight is None or weight.ndim != 2:
         return None
     if node.op_type == "Gemm":
         weight = weight.T if "transB" in node.attributes and node.attributes["transB"].as_int() else weight
-        bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None  # noqa: PLR2004 - A, B, C
+        bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
     return _Linear(node.inputs[0], weight, bias, value)
 
 
@@ -121,8 +121,7 @@ def _evaluate(end: ir.Value, source: ir.Value, numbers: np.ndarray) -> np.ndarra
     for node in nodes:
         data = node.inputs[0]
         if data in known:
-            for value, array in zip(node.outputs, _move(node, known[data]), strict=True):
-                known[value] = array
+            known |= dict(zip(node.outputs, _move(node, known[data]), strict=True))
     return known[end]
 
 
@@ -148,8 +147,8 @@ def _slices(array: np.ndarray, arguments: Sequence[np.ndarray | None]) -> tuple[
     starts, stops = arguments[0], arguments[1]
     assert starts is not None
     assert stops is not None
-    axes = arguments[2] if len(arguments) > 2 and arguments[2] is not None else np.arange(len(starts))  # noqa: PLR2004
-    steps = arguments[3] if len(arguments) > 3 and arguments[3] is not None else np.ones(len(starts), np.int64)  # noqa: PLR2004
+    axes = arguments[2] if len(arguments) > 2 and arguments[2] is not None else np.arange(len(starts))
+    steps = arguments[3] if len(arguments) > 3 and arguments[3] is not None else np.ones(len(starts), np.int64)
     out = [slice(None)] * array.ndim
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
         out[int(axis)] = slice(int(start), int(stop), int(step))

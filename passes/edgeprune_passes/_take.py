@@ -93,7 +93,11 @@ class Taker:
             own = np.arange(at, at + size, dtype=np.int64)
             return tape.constant(own if self._batch == 1 else np.tile(own, (self._batch, 1)))
         whole = segment.start == 0 and size == self._resize.after
-        part = base if whole else tape.op(
-            "Slice", base, tape.ints([segment.start]), tape.ints([segment.start + size]), tape.ints([axis])
+        part = (
+            base
+            if whole
+            else tape.op(
+                "Slice", base, tape.ints([segment.start]), tape.ints([segment.start + size]), tape.ints([axis])
+            )
         )
         return part if segment.start == at else tape.op("Add", part, tape.ints([at - segment.start]))

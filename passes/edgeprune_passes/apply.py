@@ -9,6 +9,7 @@ from onnx_ir.passes import common
 from edgeprune.core.passes import PassResult, Pipeline
 from edgeprune_passes.eliminate_tail import EliminateTail
 from edgeprune_passes.reduce_tokens import ReduceTokens
+from edgeprune_passes.registry import make_pass
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,7 +30,8 @@ def apply_plan(model: ir.Model, plan: Plan) -> PassResult:
         PassError: if a pass broke the graph.
     """
     tail = (EliminateTail(),) if plan.eliminate_tail else ()
-    result = Pipeline(passes=(*tail, ReduceTokens(cuts=plan.cuts, restore=plan.restore))).apply(model)
+    more = tuple(make_pass(spec) for spec in plan.passes)
+    result = Pipeline(passes=(*tail, ReduceTokens(cuts=plan.cuts, restore=plan.restore), *more)).apply(model)
     common.RemoveUnusedNodesPass()(model)
     return PassResult(model, result.changes, result.refusals)
 

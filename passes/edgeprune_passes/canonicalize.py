@@ -77,14 +77,18 @@ class Canonicalize:
                 raise ModelError(msg, hint=f"declare it: --input {value.name}:1x3x224x224")
             return declared
         own = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
-        wanted = declared or tuple(self.batch if i == 0 and dim is None else dim for i, dim in enumerate(own))
+        wanted: tuple[int | None, ...] = declared or tuple(
+            self.batch if i == 0 and dim is None else dim for i, dim in enumerate(own)
+        )
         if len(wanted) != len(own) or any(o is not None and o != w for o, w in zip(own, wanted, strict=True)):
             msg = f"input `{value.name}` is {list(value.shape)} in the file, declared as {list(wanted)}"
             raise ModelError(msg, hint="export the model with dynamic axes, or declare the shape it was exported with")
-        if any(dim is None for dim in wanted):
-            msg = f"input `{value.name}` has unknown dimensions {list(value.shape)}; the number of tokens would be a guess"
+        known = tuple(dim for dim in wanted if dim is not None)
+        if len(known) < len(wanted):
+            unknown = list(value.shape)
+            msg = f"input `{value.name}` has unknown dimensions {unknown}; the number of tokens would be a guess"
             raise ModelError(msg, hint=f"declare its shape: --input {value.name}:1x3x224x224")
-        return tuple(int(dim) for dim in wanted if dim is not None)
+        return known
 
 
 def _fold(model: ir.Model) -> None:

@@ -14,7 +14,7 @@ from edgeprune.core.passes import PassResult
 from edgeprune.core.recognition import is_residual, recognize
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.tape import Tape
-from edgeprune_passes._cut import propagate
+from edgeprune_passes._cut import propagate, replace_input
 from edgeprune_passes._split_qkv import split_fused_projection
 
 if TYPE_CHECKING:
@@ -64,10 +64,14 @@ def _refused(model: ir.Model, found: Recognition) -> Refusal | None:
         return Refusal(RefusalCode.NOT_APPLICABLE, "the last block has no residual Add behind its attention")
     seeds = _edges(stream, block)
     if seeds is None:
-        return Refusal(RefusalCode.NOT_APPLICABLE, "the residual path around the last attention was not found", (name_of(block.attention.softmax),))
+        return Refusal(
+            RefusalCode.NOT_APPLICABLE,
+            "the residual path around the last attention was not found",
+            (name_of(block.attention.softmax),),
+        )
     labels = {value: stream.flow.labels[value] for value, _ in seeds}
     resize = Resize(stream.tokens, stream.prefix, stream.prefix)
-    flow = run_flow(_behind(model, seeds), {v: label for v, label in labels.items()}, resize)
+    flow = run_flow(_behind(model, seeds), labels, resize)
     if flow.refusals or any(label.pooled or 0 in resize.shape(label) for label in flow.labels.values()):
         return Refusal(RefusalCode.PATCHES_IN_OUTPUT, "the head reads patch tokens", _heads(found))
     if any(v in flow.labels and flow.tokens_on(v) for v in model.graph.outputs):
@@ -114,9 +118,7 @@ def _cut_rows(model: ir.Model, stream: Stream, block: Block) -> None:
         tape = Tape(model, before=user, prefix=f"{PREFIX}tail/{block.index}")
         first = first or tape.constant(index, name="index")
         rows = tape.slice(value, label.token_axes[0], 0, stream.prefix, name="rows")
-        for i, operand in enumerate(user.inputs):
-            if operand is value:
-                user.replace_input_with(i, rows)
+        replace_input(user, value, rows)
         short[rows] = label
     assert first is not None
     resize = Resize(stream.tokens, stream.prefix, stream.prefix)
@@ -127,11 +129,10 @@ def _highest(stream: Stream, value: ir.Value, user: ir.Node) -> tuple[ir.Value, 
     """Walk up while the value serves this path alone and is made of one token value, row by row."""
     while True:
         node = value.producer()
-        if node is None or is_residual(stream.flow, value) or len(list(consumers(value))) != 1:
+        shared = len(list(consumers(value))) != 1 or value.is_graph_output()
+        if node is None or shared or is_residual(stream.flow, value):
             return value, user
         carriers = [v for v in node.inputs if v is not None and stream.flow.tokens_on(v)]
         if len(carriers) != 1 or len(node.outputs) != 1 or len(stream.flow.tokens_on(carriers[0])) != 1:
             return value, user
         value, user = carriers[0], node
-
-

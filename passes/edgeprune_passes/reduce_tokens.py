@@ -14,10 +14,10 @@ from edgeprune.core.graph import PREFIX, consumers, name_of
 from edgeprune.core.passes import PassResult
 from edgeprune.core.recognition import is_residual, recognize, token_dominators
 from edgeprune.core.tape import Tape
-from edgeprune_passes._cut import propagate, relabel
+from edgeprune_passes._cut import propagate, relabel, replace_input
 from edgeprune_passes._layout import from_stream, to_stream
-from edgeprune_passes._rows import gather_rows, merged_rows
 from edgeprune_passes._restore import Done, lower_restore, place_restore
+from edgeprune_passes._rows import gather_rows, merged_rows
 from edgeprune_passes.registry import make_strategy
 from edgeprune_passes.selection import Selection, Site
 from edgeprune_passes.strategies.keep_all import KeepAll
@@ -25,7 +25,7 @@ from edgeprune_passes.strategies.keep_all import KeepAll
 if TYPE_CHECKING:
     from edgeprune.core.flow.labels import Label
     from edgeprune.core.plan import Restore, TokenCut
-    from edgeprune.core.recognition import Recognition
+    from edgeprune.core.recognition import Block, Recognition
     from edgeprune.core.source import Stream
     from edgeprune_passes.selection import Strategy
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class ReduceTokens:
     """Make token cuts at the residual Adds of their blocks.
 
-    Rule: the strategy names the tokens that go on; the stream and whatever is aligned with it is gathered (or merged) by
-    that index, every literal that named the old length is rewritten on a clone, shapes behind the cut are set anew.
+    Rule: the strategy names the tokens that go on; the stream and whatever is aligned with it is gathered (or merged)
+    by that index, every literal that named the old length is rewritten on a clone, shapes behind the cut are set anew.
 
     Attributes:
         cuts: in the order of their blocks.
@@ -77,52 +77,74 @@ class _Work:
         self.size: ir.Value | None = None
         self.history: list[Done] = []
         self._softmaxes: dict[ir.Node, ir.Value | None] = {}
-        self._cache: dict[str, ir.Value] = {}
 
     def cut(self, cut: TokenCut, strategy: Strategy) -> None:
-        """Make one cut."""
-        block = self.found.blocks[cut.block] if cut.block < len(self.found.blocks) else None
-        if block is None or block.cut is None:
-            msg = f"block {cut.block} has no cut point; the model has {len(self.found.blocks)} blocks"
-            raise PlanError(msg, hint="`edgeprune inspect` lists the cut points")
-        refusal = strategy.refuses(block, self.stream.prefix)
-        if refusal is not None:
-            msg = f"the strategy {strategy.name} refuses block {cut.block}: {refusal}"
-            raise PlanError(msg, hint="`edgeprune strategies` says when each strategy refuses")
-        value = block.cut
+        """Make one cut.
+
+        Raises:
+            PlanError: if the block has no cut point, or the strategy refuses it or so few tokens.
+        """
+        block, value = self._cut_point(cut, strategy)
         label = relabel(self.stream.flow.labels[value], self.tokens)
         users = list(consumers(value))
-        after = self._after(value)
         prefix = f"{PREFIX}cut/{cut.block}"
-        tape = Tape(self.model, before=after, prefix=prefix)
+        tape = Tape(self.model, before=self._after(value), prefix=prefix)
         before = to_stream(tape, value, label, self.stream.batch)
-        site = Site(
-            block=block, stream=before, tokens=self.tokens, prefix=self.stream.prefix, batch=self.stream.batch,
-            depth=len(self.found.blocks), size=self.size, grid=self.stream.grid,
-        )
         # A merge of nothing is a plain choice of everything.
-        chooser = KeepAll() if strategy.merges and cut.keep == site.patches else strategy
-        selection = _named(chooser.emit(site, cut.keep, tape), prefix)
+        chooser = KeepAll() if strategy.merges and cut.keep == self.patches else strategy
+        selection = _named(chooser.emit(self._site(block, before), cut.keep, tape), prefix)
         kept = gather_rows(tape, before, selection.index, name="kept")
         if selection.merge is not None:
             kept = merged_rows(tape, before, kept, selection.merge)
         new = from_stream(tape, kept, label, self.stream.batch)
         for user in users:
-            for i, operand in enumerate(user.inputs):
-                if operand is value:
-                    user.replace_input_with(i, new)
-        self._finish(value, new, label, selection, before, tape)
+            replace_input(user, value, new)
+        self._finish(new, label, selection, before, tape)
 
-    def _finish(
-        self, value: ir.Value, new: ir.Value, label: Label, selection: Selection, before: ir.Value, tape: Tape
-    ) -> None:
-        resize = Resize(self.tokens, tape.shape(selection.index)[1], self.stream.prefix)
-        if value.is_graph_output():
-            msg = f"the stream `{value.name}` is a graph output"
+    def _cut_point(self, cut: TokenCut, strategy: Strategy) -> tuple[Block, ir.Value]:
+        """The block and the value at which a cut is made.
+
+        Raises:
+            PlanError: if there is none, or the strategy cannot do what the cut asks.
+        """
+        block = self.found.blocks[cut.block] if cut.block < len(self.found.blocks) else None
+        if block is None or block.cut is None:
+            msg = f"block {cut.block} has no cut point; the model has {len(self.found.blocks)} blocks"
+            raise PlanError(msg, hint="`edgeprune inspect` lists the cut points")
+        if block.cut.is_graph_output():
+            msg = f"the stream `{block.cut.name}` is a graph output"
             raise PlanError(msg, hint="let tokens be restored: --restore auto")
-        flow = propagate(
-            self.model, {new: label}, resize, selection.index, batch=self.stream.batch, prefix=tape.prefix
+        refusal = strategy.refuses(block, self.stream.prefix)
+        if refusal is not None:
+            msg = f"the strategy {strategy.name} refuses block {cut.block}: {refusal}"
+            raise PlanError(msg, hint="`edgeprune strategies` says when each strategy refuses")
+        fewest = strategy.fewest(self.patches, self.stream.prefix)
+        if not fewest <= cut.keep <= self.patches:
+            msg = f"{strategy.name} keeps {fewest} to {self.patches} patch tokens in block {cut.block}, not {cut.keep}"
+            raise PlanError(msg, hint="`edgeprune plan` decides counts that the strategy can keep")
+        return block, block.cut
+
+    def _site(self, block: Block, stream: ir.Value) -> Site:
+        return Site(
+            block=block,
+            stream=stream,
+            tokens=self.tokens,
+            prefix=self.stream.prefix,
+            batch=self.stream.batch,
+            depth=len(self.found.blocks),
+            size=self.size,
+            grid=self.stream.grid,
         )
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens that are left."""
+        return self.tokens - self.stream.prefix
+
+    def _finish(self, new: ir.Value, label: Label, selection: Selection, before: ir.Value, tape: Tape) -> None:
+        """Let everything behind a cut follow, and remember what was done."""
+        resize = Resize(self.tokens, tape.shape(selection.index)[1], self.stream.prefix)
+        flow = propagate(self.model, {new: label}, resize, selection.index, batch=self.stream.batch, prefix=tape.prefix)
         for node in self.model.graph:
             tokens = flow.labels.get(node.outputs[0]) if node.op_type == "Softmax" else None
             axis = sole_tokens(tokens.axes[-1]) if tokens is not None else None
@@ -177,7 +199,11 @@ class _Work:
         return next(i for i, block in enumerate(self.found.blocks) if block.cut is not None)
 
     def _exits(self, restore: Restore) -> list[ir.Value]:
-        """Values whose further use needs every token."""
+        """Values whose further use needs every token.
+
+        Raises:
+            PlanError: if there are such values and nothing may be restored.
+        """
         flow = self.stream.flow
         refused = [v for node in flow.refusals for v in node.inputs if v is not None and flow.tokens_on(v)]
         if restore == "none":

@@ -6,14 +6,16 @@ import difflib
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeprune.core.errors import PlanError
 
 if TYPE_CHECKING:
     from edgeprune.core.passes import Pass
-    from edgeprune.core.plan import StrategySpec
+    from edgeprune.core.plan import Option, PassSpec, StrategySpec
     from edgeprune_passes.selection import Strategy
+
+T = TypeVar("T")
 
 _STRATEGIES = {
     "keep-all": "edgeprune_passes.strategies.keep_all:KeepAll",
@@ -29,6 +31,7 @@ _PASSES = {
     "canonicalize": "edgeprune_passes.canonicalize:Canonicalize",
     "eliminate-tail": "edgeprune_passes.eliminate_tail:EliminateTail",
     "reduce-tokens": "edgeprune_passes.reduce_tokens:ReduceTokens",
+    "graphsurgeon": "edgeprune_passes.graphsurgeon:Graphsurgeon",
 }
 
 
@@ -71,15 +74,27 @@ def make_strategy(spec: StrategySpec) -> Strategy:
     Raises:
         PlanError: for an unknown name or option, naming the nearest.
     """
-    known = strategies()
-    if spec.name not in known:
-        near = difflib.get_close_matches(spec.name, known, 1)
+    return _make("strategy", strategies(), spec.name, spec.options)
+
+
+def make_pass(spec: PassSpec) -> Pass:
+    """A pass with its options.
+
+    Raises:
+        PlanError: for an unknown name or option, naming the nearest.
+    """
+    return _make("pass", passes(), spec.name, spec.options)
+
+
+def _make(kind: str, known: dict[str, type[T]], name: str, options: dict[str, Option]) -> T:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
-        msg = f"unknown strategy `{spec.name}`"
+        msg = f"unknown {kind} `{name}`"
         raise PlanError(msg, hint=hint)
     try:
-        return known[spec.name](**spec.options)
+        return known[name](**options)
     except TypeError as error:
-        msg = f"the strategy `{spec.name}` does not take these options: {', '.join(spec.options)}"
-        fields = getattr(known[spec.name], "__dataclass_fields__", {})
+        msg = f"the {kind} `{name}` does not take these options: {', '.join(options)}"
+        fields = getattr(known[name], "__dataclass_fields__", {})
         raise PlanError(msg, hint=f"its options are: {', '.join(fields) or 'none'}") from error

@@ -1,0 +1,1 @@
+"""Ways to choose or merge tokens, one a file."""

@@ -131,7 +131,9 @@ class ZeroTprune:
         upper = tape.op("Add", tape.slice(order, 1, 0, site.patches - half), tape.ints([site.prefix]))
         lower = tape.op("Add", tape.slice(order, 1, site.patches - half, site.patches), tape.ints([site.prefix]))
         key = self._keys(site, tape)
-        alike = tape.reduce("ReduceMax", similarity(tape, gather_rows(tape, key, lower), gather_rows(tape, key, upper)), 2)
+        alike = tape.reduce(
+            "ReduceMax", similarity(tape, gather_rows(tape, key, lower), gather_rows(tape, key, upper)), 2
+        )
         gone = tape.op("GatherElements", lower, ranked(tape, alike, count), axis=1)
         everyone = tape.constant(np.arange(site.tokens, dtype=np.int64).reshape(1, 1, -1))
         equal = tape.op("Equal", tape.op("Unsqueeze", gone, tape.ints([-1])), everyone)
