@@ -88,7 +88,7 @@ def recognize(model: ir.Model) -> Recognition:
         if stream is None:
             reason = "fresh tokens stand behind or between the patch tokens"
             return Recognition(None, (), (Refusal(RefusalCode.POSITION_BOUND, reason, (name_of(guess.value),)),))
-        return _describe(model, nodes, stream)
+        return _describe(nodes, stream)
     return Recognition(None, (), tuple(declined[:1]) or (_no_attention(nodes),))
 
 
@@ -118,14 +118,14 @@ def _square(flow: Flow, node: ir.Node) -> tuple[Segment, ...] | None:
     return keys.segments
 
 
-def _describe(model: ir.Model, nodes: Sequence[ir.Node], stream: Stream) -> Recognition:
+def _describe(nodes: Sequence[ir.Node], stream: Stream) -> Recognition:
     whole = {seg for label in stream.seeds.values() for i in label.token_axes for seg in label.tokens_at(i).segments}  # type: ignore[union-attr]
     anchors = [n for n in nodes if n.op_type == "Softmax" and set(_square(stream.flow, n) or ()) == whole]
     beyond = _refused_before_attention(stream.flow)
     if beyond:
         return Recognition(None, (), beyond)
     attentions = [find_attention(stream.flow, node) for node in anchors]
-    blocks = _blocks(model, nodes, stream, attentions)
+    blocks = _blocks(nodes, stream, attentions)
     if not any(block.cut for block in blocks):
         reason = "no residual Add passes all tokens from one block to the next"
         return Recognition(None, blocks, (Refusal(RefusalCode.NO_CUT_POINT, reason, (name_of(anchors[0]),)),))
@@ -159,9 +159,7 @@ def is_attention_softmax(node: ir.Node) -> bool:
     return False
 
 
-def _blocks(
-    model: ir.Model, nodes: Sequence[ir.Node], stream: Stream, attentions: Sequence[Attention]
-) -> tuple[Block, ...]:
+def _blocks(nodes: Sequence[ir.Node], stream: Stream, attentions: Sequence[Attention]) -> tuple[Block, ...]:
     tree = token_dominators(nodes, stream)
     blocks: list[Block] = []
     group: list[Attention] = []

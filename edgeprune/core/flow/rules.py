@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from edgeprune.core.flow import rules_layout as layout
 from edgeprune.core.flow import rules_math as math
+from edgeprune.core.flow import rules_parts as parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,11 +51,11 @@ RULES: dict[str, Rule] = {
     "Flatten": layout.flatten,
     "Squeeze": layout.squeeze,
     "Unsqueeze": layout.unsqueeze,
-    "Slice": layout.slice_,
-    "Split": layout.split,
-    "Gather": layout.gather,
-    "GatherElements": layout.gather_elements,
-    "Concat": layout.concat,
+    "Slice": parts.slice_,
+    "Split": parts.split,
+    "Gather": parts.gather,
+    "GatherElements": parts.gather_elements,
+    "Concat": parts.concat,
     "Expand": layout.expand,
     "Tile": layout.tile,
     RESTORE: layout.restored,
