@@ -72,11 +72,18 @@ def _refused(model: ir.Model, found: Recognition) -> Refusal | None:
     labels = {value: stream.flow.labels[value] for value, _ in seeds}
     resize = Resize(stream.tokens, stream.prefix, stream.prefix)
     flow = run_flow(_behind(model, seeds), labels, resize)
-    if flow.refusals or any(label.pooled or 0 in resize.shape(label) for label in flow.labels.values()):
+    if flow.refusals or any(_reads_patches(label, resize) for label in flow.labels.values()):
         return Refusal(RefusalCode.PATCHES_IN_OUTPUT, "the head reads patch tokens", _heads(found))
     if any(v in flow.labels and flow.tokens_on(v) for v in model.graph.outputs):
         return Refusal(RefusalCode.PATCHES_IN_OUTPUT, "a graph output holds patch tokens", _heads(found))
     return None
+
+
+def _reads_patches(label: Label, resize: Resize) -> bool:
+    """Whether a value needs patch rows: it pools tokens, weighs them (an attention pool), or holds nothing else."""
+    weighed = [tokens for i in label.token_axes if (tokens := label.tokens_at(i)) is not None and tokens.softmaxed]
+    removable = any(not s.fresh and s.stop > resize.prefix for tokens in weighed for s in tokens.segments)
+    return label.pooled or removable or 0 in resize.shape(label)
 
 
 def _heads(found: Recognition) -> tuple[str, ...]:
