@@ -16,6 +16,10 @@ from edgeprune_passes.registry import passes
 NAMES = sorted(passes())
 
 
+# A pass that runs the user's own function promises nothing about what that function does.
+OURS = [name for name in NAMES if name != "graphsurgeon"]
+
+
 def canonical(path: Path) -> ir.Model:
     """The model as every pass but the first one meets it."""
     model = ir.load(path)
@@ -36,7 +40,7 @@ def test_a_pass_is_a_frozen_dataclass_with_a_docstring(name):
     assert kind.__doc__.splitlines()[0].endswith(".")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OURS)
 def test_a_second_run_changes_nothing(name, digits):
     model = canonical(digits)
     passes()[name]().apply(model)
@@ -45,7 +49,7 @@ def test_a_second_run_changes_nothing(name, digits):
     assert text(model) == once
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OURS)
 def test_the_same_model_gives_the_same_bytes_and_a_valid_graph(name, digits):
     first, second = canonical(digits), canonical(digits)
     for model in (first, second):
@@ -55,7 +59,7 @@ def test_the_same_model_gives_the_same_bytes_and_a_valid_graph(name, digits):
     onnx.checker.check_model(ir.to_proto(first), full_check=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OURS)
 def test_the_interface_stays(name, digits):
     model = canonical(digits)
     before = [(v.name, v.dtype, v.shape) for v in (*model.graph.inputs, *model.graph.outputs)]
