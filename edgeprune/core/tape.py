@@ -28,6 +28,7 @@ class Tape:
         self.prefix = prefix
         self._before = before
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._written: dict[str, tuple[ir.Value, ...]] = {}
 
     def op(self, op_type: str, *inputs: ir.Value | None, name: str = "", **attributes: object) -> ir.Value:
         """Write a node with one output."""
@@ -36,7 +37,15 @@ class Tape:
     def ops(
         self, op_type: str, *inputs: ir.Value | None, outputs: int, name: str = "", **attributes: object
     ) -> tuple[ir.Value, ...]:
-        """Write a node with several outputs."""
+        """Write a node with several outputs; what this tape wrote already is not written again."""
+        key = f"{op_type} {[id(v) for v in inputs]} {outputs} {sorted((k, str(v)) for k, v in attributes.items())}"
+        if key not in self._written:
+            self._written[key] = self._write(op_type, inputs, outputs, name, attributes)
+        return self._written[key]
+
+    def _write(
+        self, op_type: str, inputs: Sequence[ir.Value | None], outputs: int, name: str, attributes: dict[str, object]
+    ) -> tuple[ir.Value, ...]:
         label = self._fresh(name or op_type)
         names = [label if outputs == 1 else f"{label}_{i}" for i in range(outputs)]
         node = ir.node(

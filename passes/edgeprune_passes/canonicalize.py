@@ -81,7 +81,7 @@ class Canonicalize:
             self.batch if i == 0 and dim is None else dim for i, dim in enumerate(own)
         )
         if len(wanted) != len(own) or any(o is not None and o != w for o, w in zip(own, wanted, strict=True)):
-            msg = f"input `{value.name}` is {list(value.shape)} in the file, declared as {list(wanted)}"
+            msg = f"input `{value.name}` is {shown(value.shape)} in the file, declared as {list(wanted)}"
             raise ModelError(msg, hint="export the model with dynamic axes, or declare the shape it was exported with")
         known = tuple(dim for dim in wanted if dim is not None)
         if len(known) < len(wanted):
@@ -89,6 +89,12 @@ class Canonicalize:
             msg = f"input `{value.name}` has unknown dimensions {unknown}; the number of tokens would be a guess"
             raise ModelError(msg, hint=f"declare its shape: --input {value.name}:1x3x224x224")
         return known
+
+
+def shown(shape: ir.Shape) -> str:
+    """A shape as people write it: `[batch, 3, 224, 224]`."""
+    dims = (str(dim) if isinstance(dim, int) else str(dim.value or "?") for dim in shape)
+    return f"[{', '.join(dims)}]"
 
 
 def _fold(model: ir.Model) -> None:
