@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edgeprune.core.flow.call import sole_tokens
 from edgeprune.core.flow.engine import Flow, run_flow
 from edgeprune.core.flow.labels import Axis, Batch, Grid, Label, Resize, Segment, Tokens, plain_axis
-from edgeprune.core.graph import constant_of, consumers, static_shape
+from edgeprune.core.graph import constant_of, consumers, downstream, static_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,10 +135,21 @@ def settle(nodes: Sequence[ir.Node], guess: Candidate, flow: Flow, segments: tup
         return None
     tokens = sum(segment.size for segment in segments)
     prefix = sum(fresh) or (_CLASS_TOKEN_FIRST if guess.kind == "text" else 0)
-    seeds = {v: _whole(label, tokens) for v, label in flow.labels.items() if _begins(flow, guess, v, segments)}
+    seeds = {v: _whole(flow.labels[v], tokens) for v in _beginnings(flow, guess, segments)}
     batch = next((f.size for a in guess.label.axes for f in a if isinstance(f, Batch)), 1)
     result = run_flow(nodes, seeds, Resize(tokens, tokens, prefix))
     return Stream(seeds, tokens, prefix, batch, _grid(flow, seeds), guess.kind, result)
+
+
+def _beginnings(flow: Flow, guess: Candidate, segments: tuple[Segment, ...]) -> list[ir.Value]:
+    """Where the whole sequence first stands: a later Concat, of tokens that were rotated in part, is no beginning."""
+    found: list[ir.Value] = []
+    behind: set[ir.Node | None] = set()
+    for value in flow.labels:
+        if value.producer() not in behind and _begins(flow, guess, value, segments):
+            found.append(value)
+            behind |= downstream([value])
+    return found
 
 
 def _begins(flow: Flow, guess: Candidate, value: ir.Value, segments: tuple[Segment, ...]) -> bool:
