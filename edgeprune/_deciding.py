@@ -124,6 +124,7 @@ class Bench:
             eliminate_tail=self.options.tail_elimination,
             restore=self.options.restore,
             precision=self.options.precision_for(self.targets),
+            passes=self.options.passes,
             targets=self.targets,
             seed=self.options.seed,
         )

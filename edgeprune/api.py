@@ -33,6 +33,7 @@ from edgeprune_calibration.preprocess import load_preprocess
 from edgeprune_calibration.reference import OnnxReference, TorchReference, record
 from edgeprune_calibration.sources import Export, export_torch
 from edgeprune_passes.apply import finish
+from edgeprune_passes.registry import make_pass
 from edgeprune_targets.profiles import load_target
 
 if TYPE_CHECKING:
@@ -272,6 +273,7 @@ class _Job:
         if budget is None:
             made = given if isinstance(given, Plan) else plan_from_json(_read(given))
             self.check_fits(made)
+            self._check_code(made)
             return Decision(made)
         deciding, _ = self.parts()
         judge = None
@@ -293,6 +295,17 @@ class _Job:
         if dict(made.inputs) != self.loaded.inputs:
             msg = f"the plan is for inputs {made.inputs}, the model was opened with {self.loaded.inputs}"
             raise PlanError(msg, hint="open the model with the same --input and --batch")
+
+    def _check_code(self, made: Plan) -> None:
+        """Check that a plan from somewhere runs no code that the user did not ask for.
+
+        Raises:
+            PlanError: naming the pass.
+        """
+        for spec in made.passes:
+            if getattr(make_pass(spec), "runs_code", False) and not self.options.trust_plan:
+                msg = f"the plan runs code of yours: pass `{spec.name}` with {dict(spec.options)}"
+                raise PlanError(msg, hint="read it, then give --trust-plan if you know where the plan comes from")
 
     def run(self, decision: Decision, budget: Budget | None) -> tuple[Report, ir.Model]:
         """Apply the plan, prove it, and begin the report."""
@@ -331,6 +344,12 @@ class _Job:
 
     def _latency(self, pruned: ir.Model, made: Plan) -> list[Latency]:
         rows = modelled(self.loaded.dense, pruned, self.targets, made.precision)
+        self.warnings += [
+            f"{row.target}: modelled slower than dense ({row.speedup:.2f}x): at this size the selection costs more than it saves; "
+            "try --cuts 2, a larger --batch, or a larger model"
+            for row in rows
+            if row.speedup < 1
+        ]
         if self.data is not None:
             _, feed = next(iter(self.data.feeds(batch=self.batch)))
             with self.progress.stage("time on this machine"):

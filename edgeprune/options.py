@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from edgeprune.core.errors import PlanError
-from edgeprune.core.plan import Option, Precision, Restore
+from edgeprune.core.plan import Option, PassSpec, Precision, Restore
 
 AUTO = "auto"
 DriftMetric: TypeAlias = Literal["cosine", "kl", "top1_agreement", "relative_error", "correlation", "mean_abs_error"]
@@ -34,6 +34,9 @@ class Options:
         max_drift: limit by metric: an upper one, or a lower one for the metrics in `HIGHER_IS_BETTER`.
         restore: how tokens come back where the head or an output needs all of them.
         tail_elimination: compute only the rows that the head reads in the last block.
+        cuts: at most this many cuts; None lets the strategy's schedule decide. Fewer cuts are fewer small kernels.
+        passes: further passes to run on the reduced graph, in order.
+        trust_plan: run code that a given plan names; only for plans whose origin is known.
         search: schedules to try on the data beside the default curve; 0 for none.
         engine: build engines for the targets that can be built for here.
         threads: of every run on this machine; 0 leaves it to the runtime.
@@ -57,6 +60,9 @@ class Options:
     max_drift: dict[str, float] = field(default_factory=dict)
     restore: Restore = "auto"
     tail_elimination: bool = True
+    cuts: int | None = None
+    passes: tuple[PassSpec, ...] = ()
+    trust_plan: bool = False
     search: int = 8
     engine: bool = True
     threads: int = 0
@@ -67,6 +73,7 @@ class Options:
         for name, value, low in (
             ("batch", self.batch, 1),
             ("samples", self.samples, 1),
+            ("cuts", self.cuts, 1),
             ("search", self.search, 0),
             ("seed", self.seed, 0),
             ("threads", self.threads, 0),

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from edgeprune.cli.types import INPUT_SHAPE, LIMIT, NAMED_OPTION
+from edgeprune.cli.types import INPUT_SHAPE, LIMIT, NAMED_OPTION, PASS
 from edgeprune.core.plan import Precision, Restore
 from edgeprune.options import DRIFT_METRICS, Options
 
@@ -87,6 +87,14 @@ decision_options = together(
     option(
         "--tail-elimination/--no-tail-elimination", default=DEFAULTS.tail_elimination, show_default=True,
         help="Compute only the rows that the head reads in the last block.",
+    ),
+    option(
+        "--cuts", type=int,
+        help="At most this many cuts. Fewer are fewer small kernels. Default: the strategy's schedule decides.",
+    ),
+    option(
+        "--pass", "passes", type=PASS, multiple=True,
+        help="A further pass to run on the reduced graph; can be repeated.",
     ),
     option(
         "--search", type=int, default=DEFAULTS.search, show_default=True,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.core.plan import Option
+from edgeprune.core.plan import Option, PassSpec
 
 if TYPE_CHECKING:
     _Type = click.ParamType[tuple[str, Any]]
@@ -73,6 +73,25 @@ def _plain(value: Any) -> Option:
     raise TypeError(msg)
 
 
+class PassWord(click.ParamType):
+    """A pass with its options: `NAME` or `NAME:option=value,option=value`."""
+
+    name = "NAME[:OPTION=VALUE,...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> PassSpec:
+        """Read the name and the options.
+
+        Raises:
+            click.BadParameter: if an option has no value.
+        """
+        if isinstance(value, PassSpec):
+            return value
+        name, _, rest = str(value).partition(":")
+        options = dict(NAMED_OPTION.convert(word, param, ctx) for word in rest.split(",") if word)
+        return PassSpec(name=name.strip(), options=options)
+
+
 INPUT_SHAPE = Pair(":", _shape, example="NAME:1x3x224x224")
 LIMIT = Pair("=", float, example="METRIC=X")
 NAMED_OPTION = Pair("=", _option, example="NAME=VALUE")
+PASS = PassWord()

@@ -23,7 +23,9 @@ _GRAPH, _INITIALIZER = b"\x3a", b"\x2a"
 
 def save_model(model: ir.Model, path: Path) -> None:
     """Save a graph; weights beyond protobuf's limit go to `PATH.data` beside it."""
-    weights = {value.name: value.const_value for value in model.graph.initializers.values() if value.const_value is not None}
+    weights = {
+        value.name: value.const_value for value in model.graph.initializers.values() if value.const_value is not None
+    }
     if sum(tensor.nbytes for tensor in weights.values()) > INLINE_BYTES:
         ir.save(model, path, external_data=f"{path.name}.data")
         return

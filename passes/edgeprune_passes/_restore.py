@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
+from edgeprune.core.errors import PlanError
 from edgeprune.core.flow.labels import Segment, Tokens
 from edgeprune.core.graph import PREFIX, consumers, downstream, upstream
 from edgeprune.core.tape import Tape, fresh_name
@@ -18,7 +19,8 @@ from edgeprune_passes._rows import gather_rows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgeprune.core.flow.labels import Label
+    from edgeprune.core.errors import PlanError
+from edgeprune.core.flow.labels import Label
     from edgeprune_passes.selection import Selection
 
 
@@ -66,15 +68,37 @@ def _take_over_output(model: ir.Model, value: ir.Value, new: ir.Value) -> None:
     value.name, new.name = fresh_name(model, f"{value.name}/cut"), value.name
 
 
-def lower_restore(model: ir.Model, node: ir.Node, label: Label, history: Sequence[Done], batch: int) -> None:
-    """Replace a Restore node by plain operators that undo, in reverse order, the cuts above it."""
+def lower_restore(
+    model: ir.Model, node: ir.Node, label: Label, history: Sequence[Done], batch: int, mode: Restore = "auto"
+) -> None:
+    """Replace a Restore node by plain operators that undo, in reverse order, the cuts above it.
+
+    Args:
+        model: the graph.
+        node: the Restore node.
+        label: of its input, with the tokens of the dense model.
+        history: the cuts that were made.
+        batch: B.
+        mode: `unmerge` gives each merged token its group's value and refuses dropped ones; `last-seen` gives every token
+            that did not go on itself what it was at its cut; `auto` unmerges merged tokens and takes dropped ones as last
+            seen.
+
+    Raises:
+        PlanError: if tokens were dropped that `unmerge` should bring back.
+    """
     value = node.inputs[0]
     assert value is not None
     above = upstream(value)
     cuts = [done for done in history if done.after.producer() in above]
     tape = Tape(model, before=node, prefix=node.name or "edgeprune/restore")
     stream = _to_stream(tape, value, label, batch)
-    if cuts and all(done.selection.covers for done in cuts):
+    if mode == "last-seen":
+        cuts = [replace(done, selection=replace(done.selection, merge=None, covers=False)) for done in cuts]
+    covered = all(done.selection.covers for done in cuts)
+    if mode == "unmerge" and not covered:
+        msg = f"`{value.name}` cannot be unmerged: tokens were dropped"
+        raise PlanError(msg, hint="choose a strategy that only merges, such as tome, or --restore auto")
+    if cuts and covered:
         stream = _unmerge(tape, stream, cuts)
     else:
         for done in reversed(cuts):

@@ -30,6 +30,7 @@ class Graphsurgeon:
     """
 
     name: ClassVar[str] = "graphsurgeon"
+    runs_code: ClassVar[bool] = True
     function: str = ""
 
     def apply(self, model: ir.Model) -> PassResult:

@@ -39,8 +39,8 @@ class ReduceTokens:
 
     Attributes:
         cuts: in the order of their blocks.
-        restore: `auto` brings all tokens back before heads and outputs that need them; `none` lets per-token outputs
-            get shorter and refuses heads that need all tokens.
+        restore: `auto`, `last-seen` and `unmerge` bring all tokens back before heads and outputs that need them; `none`
+            lets per-token outputs get shorter and refuses heads that need all tokens.
 
     Raises: `PlanError` if a block has no cut point, or a strategy refuses it.
     Source: none; the strategies name theirs.
@@ -61,7 +61,7 @@ class ReduceTokens:
             work.cut(cut, strategy)
         work.weigh_sizes()
         for node, label in nodes:
-            lower_restore(model, node, label, work.history, work.stream.batch)
+            lower_restore(model, node, label, work.history, work.stream.batch, self.restore)
         return PassResult(model, len(self.cuts) + len(nodes))
 
 

@@ -29,6 +29,7 @@ from edgeprune.cli.state import general_options, state_of
 @option("--out", "-o", type=click.Path(path_type=Path), required=True, help="Folder to write; whole or not at all.")
 @budget_options
 @option("--plan", type=click.Path(path_type=Path), help="Apply this plan.json instead of deciding.")
+@option("--trust-plan", is_flag=True, help="Run code that the plan names; only for plans whose origin is known.")
 @decision_options
 @data_options
 @shape_options
