@@ -19,8 +19,8 @@ from edgeprune_passes._rows import gather_rows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgeprune.core.errors import PlanError
-from edgeprune.core.flow.labels import Label
+    from edgeprune.core.flow.labels import Label
+    from edgeprune.core.plan import Restore
     from edgeprune_passes.selection import Selection
 
 
