@@ -199,7 +199,7 @@ def validate(
     with opened(dense, options) as loaded:
         job = _Job(loaded, options, (), progress)
         job.check_fits(made)
-        validation = job.validate(source.model, made)
+        validation = job.validate(source.model, made, job.data)
         check_limits(validation, options.max_drift)
         return ValidationReport(
             model=loaded.facts(),
@@ -312,7 +312,7 @@ class _Job:
         made = decision.plan
         with self.progress.stage("rewrite"):
             pruned = self.bench.build(made)
-        validation = self.validate(pruned, made)
+        validation = self.validate(pruned, made, self.parts()[1])
         check_limits(validation, self.options.max_drift)
         finish(pruned, plan_to_json(made))
         latency = self._latency(pruned, made)
@@ -356,14 +356,12 @@ class _Job:
                 rows.append(cpu_latency(self.loaded.dense, pruned, feed, self.options.threads))
         return rows
 
-    def validate(self, pruned: ir.Model, made: Plan) -> Validation:
+    def validate(self, pruned: ir.Model, made: Plan, scoring: Dataset | None) -> Validation:
         """All proofs that the data allows."""
-        if self.data is None or self.recording is None:
+        if scoring is None or self.recording is None:
             self.warnings.append("nothing was proved on data: give --data")
             return Validation(reference="none", samples=0)
         threads = self.options.threads
-        _, scoring = self.parts()
-        assert scoring is not None
         _, feed = next(iter(scoring.feeds(batch=self.batch)))
         with self.progress.stage("prove identity"):
             identity = is_identity(self.loaded, made, feed, threads) if made.cuts else None

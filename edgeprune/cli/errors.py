@@ -1,11 +1,10 @@
 """How errors look, and which exit code each kind has.
 
-0    done
-1    refused, or the input is invalid
-2    wrong usage
-3    a limit that the user set with --max-drift was passed
-70   a bug of ours
-130  interrupted
+0   done
+1   refused, the input is invalid, or interrupted
+2   wrong usage
+3   a limit that the user set with --max-drift was passed
+70  a bug of ours
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ class ExitCode(IntEnum):
     USAGE = 2
     LIMIT = 3
     BUG = 70
-    INTERRUPTED = 130
 
 
 _BUG_HINT = "run it again with --debug for the traceback, and report that with the output of `edgeprune --version`"
@@ -52,7 +50,7 @@ def render_error(error: BaseException, *, debug: bool) -> ExitCode:
 
 def _explain(error: BaseException) -> tuple[ExitCode, str, str]:
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return ExitCode.INTERRUPTED, "interrupted; nothing was written", ""
+        return ExitCode.INVALID, "interrupted; nothing was written", "run the same command again; it starts from the beginning"
     if isinstance(error, click.ClickException):
         return ExitCode.USAGE, error.format_message().rstrip("."), _usage_hint(error)
     if isinstance(error, EdgepruneError):
