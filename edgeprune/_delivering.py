@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgeprune.core.progress import Progress
     from edgeprune_targets.profiles import Target
 
+
 @contextmanager
 def output_folder(out: Path, *, force: bool) -> Iterator[Path]:
     """A folder to fill, which takes the place of `out` when the work is done and vanishes if it fails.
@@ -88,12 +89,12 @@ def build_engines(
     return results
 
 
-def _build(
-    builder: RtxBuilder, pruned: ir.Model, target: Target, precision: Precision, folder: Path
-) -> EngineBuild:
+def _build(builder: RtxBuilder, pruned: ir.Model, target: Target, precision: Precision, folder: Path) -> EngineBuild:
     graph = typed(pruned, precision, target)
     attentions = count_attentions(graph)
-    built = builder.build(ir.to_proto(graph).SerializeToString(), [target], folder, name="model", attentions=attentions)[0]
+    built = builder.build(
+        ir.to_proto(graph).SerializeToString(), [target], folder, name="model", attentions=attentions
+    )[0]
     return replace(built, path=str(Path("engine") / Path(built.path).name) if built.path else None)
 
 
@@ -116,7 +117,11 @@ def modelled(dense: ir.Model, pruned: ir.Model, targets: Sequence[Target], preci
         after = model_latency_ms(pruned, target, precision)
         rows.append(
             Latency(
-                target=target.name, kind="modelled", dense_p50_ms=before, pruned_p50_ms=after, speedup=before / after,
+                target=target.name,
+                kind="modelled",
+                dense_p50_ms=before,
+                pruned_p50_ms=after,
+                speedup=before / after,
                 method=f"roofline by kernel, {precision}, batch as compiled",
             )
         )
@@ -137,4 +142,3 @@ def bundle(
                 save_model(typed(model, precision, target), path)
                 paths.append(path)
             write_bundle(place, paths[0], plan_json, target, precision=precision, dense=paths[1])
-

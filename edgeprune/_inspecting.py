@@ -31,7 +31,9 @@ def inspection_of(loaded: Loaded) -> Inspection:
         model=loaded.facts(),
         blocks=_blocks(loaded.dense, found) if found.stream else (),
         refusals=(*found.refusals, *found.head_refusals),
-        strategies=tuple(StrategyFit(name=name, refused=_refused(made(), found)) for name, made in strategies().items()),
+        strategies=tuple(
+            StrategyFit(name=name, refused=_refused(made(), found)) for name, made in strategies().items()
+        ),
         warnings=loaded.warnings,
     )
 
@@ -124,7 +126,7 @@ def _weight(node: ir.Node) -> tuple[int, int] | None:
     if node.op_type not in {"MatMul", "Gemm"}:
         return None
     array = constant_of(node.inputs[1])
-    if array is None or array.ndim != 2:  # noqa: PLR2004 - a matrix
+    if array is None or array.ndim != 2:
         return None
     swapped = node.op_type == "Gemm" and "transB" in node.attributes and node.attributes["transB"].as_int()
     return (array.shape[1], array.shape[0]) if swapped else (array.shape[0], array.shape[1])

@@ -74,4 +74,3 @@ def check_limits(validation: Validation, limits: Mapping[str, float]) -> None:
             if past:
                 msg = f"{metric} of output `{output}` is {value:.4g}, past the limit {limit:g}"
                 raise ValidationError(msg, hint="keep more tokens, try another strategy, or give more --search")
-

@@ -63,7 +63,7 @@ def open_npz(path: Path, specs: tuple[TensorSpec, ...]) -> Arrays:
                 msg = f"{path} lacks an array `{name}`, it holds {', '.join(names) or 'nothing'}"
                 raise DataError(msg, hint=f"the model's inputs are {', '.join(map(str, specs))}")
         try:
-            arrays = {name: cast("Array", members[member]) for name, member in wanted.items()}
+            arrays = {name: members[member] for name, member in wanted.items()}
         except Exception as exc:  # noqa: BLE001 zip, zlib and numpy raise their own on damaged members
             _refuse(path, exc)
     return _stack(path.name, arrays, specs)

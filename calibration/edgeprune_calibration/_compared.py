@@ -107,7 +107,7 @@ def take_rows(value: Array, comparison: Comparison, positions: Array, tokens: in
     rows = np.concatenate([front, positions + shift], axis=1)
     rows = rows[:, np.flatnonzero((rows >= 0).all(axis=0))]
     if axis == 0:
-        return np.take(value, rows[0], axis=0)
+        return np.asarray(np.take(value, rows[0], axis=0))
     rows = np.repeat(rows, value.shape[0] // len(rows), axis=0)
     aligned = rows.reshape(len(rows), *(-1 if i == axis else 1 for i in range(1, value.ndim)))
     return np.take_along_axis(value, aligned, axis=axis)

@@ -50,7 +50,7 @@ def render_error(error: BaseException, *, debug: bool) -> ExitCode:
 
 def _explain(error: BaseException) -> tuple[ExitCode, str, str]:
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return ExitCode.INVALID, "interrupted; nothing was written", "run the same command again; it starts from the beginning"
+        return ExitCode.INVALID, "interrupted; nothing was written", "run the same command again"
     if isinstance(error, click.ClickException):
         return ExitCode.USAGE, error.format_message().rstrip("."), _usage_hint(error)
     if isinstance(error, EdgepruneError):

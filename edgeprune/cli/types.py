@@ -12,8 +12,9 @@ from edgeprune.core.plan import Option, PassSpec
 
 if TYPE_CHECKING:
     _Type = click.ParamType[tuple[str, Any]]
+    _Word = click.ParamType[PassSpec]
 else:  # older releases of click have no type argument here
-    _Type = click.ParamType
+    _Type = _Word = click.ParamType
 
 
 class Pair(_Type):
@@ -73,7 +74,7 @@ def _plain(value: Any) -> Option:
     raise TypeError(msg)
 
 
-class PassWord(click.ParamType):
+class PassWord(_Word):
     """A pass with its options: `NAME` or `NAME:option=value,option=value`."""
 
     name = "NAME[:OPTION=VALUE,...]"

@@ -118,27 +118,20 @@ def _lower_bound(trials: Sequence[Trial], proposals: Sequence[Schedule], patches
     goal = (goal - shift) / unit
     near, cross = _distances(seen, seen), _distances(asked, seen)
     typical = float(np.sqrt(np.median(near[near > 0]))) if (near > 0).any() else 1.0
-    _, inverse, scale = max(_fitted(near, goal, typical * factor) for factor in _SCALES)
+    fits = [_fitted(near, goal, typical * factor) for factor in _SCALES]
+    _, inverse, scale = max(fits, key=lambda fit: fit[0])
     kernel = _kernel(cross, scale)
     mean = kernel @ inverse @ goal
     variance = np.clip(1 - np.einsum("ij,jk,ik->i", kernel, inverse, kernel), 0, None)
     return np.asarray(mean - np.sqrt(variance))
 
 
-class _Fit(tuple[float, np.ndarray, float]):
-    """Likelihood, inverse of the covariance, length scale; ordered by likelihood."""
-
-    __slots__ = ()
-
-    def __gt__(self, other: tuple[object, ...]) -> bool:
-        return bool(self[0] > other[0])
-
-
-def _fitted(near: np.ndarray, goal: np.ndarray, scale: float) -> _Fit:
+def _fitted(near: np.ndarray, goal: np.ndarray, scale: float) -> tuple[float, np.ndarray, float]:
+    """Log likelihood, inverse of the covariance, length scale."""
     covariance = _kernel(near, scale) + _NOISE * np.eye(len(goal))
     inverse = np.linalg.inv(covariance)
     likelihood = -0.5 * float(goal @ inverse @ goal) - 0.5 * float(np.linalg.slogdet(covariance)[1])
-    return _Fit((likelihood, inverse, scale))
+    return likelihood, inverse, scale
 
 
 def _kernel(squares: np.ndarray, scale: float) -> np.ndarray:
