@@ -34,14 +34,19 @@ class Done:
     tokens: int
 
 
+def free_users(value: ir.Value, anchors: Iterable[ir.Node]) -> list[ir.Node]:
+    """The users of a value that no later block depends on: those that may see all tokens again."""
+    later = set(anchors)
+    return [node for node in consumers(value) if not (later & {node, *downstream(node.outputs)})]
+
+
 def place_restore(model: ir.Model, value: ir.Value, anchors: Iterable[ir.Node]) -> ir.Node | None:
     """Put a Restore node between a stream and those of its users that no later block depends on.
 
     Returns:
         The node; None if no user is left to serve.
     """
-    later = set(anchors)
-    users = [node for node in consumers(value) if not (later & {node, *downstream(node.outputs)})]
+    users = free_users(value, anchors)
     is_output = value.is_graph_output()
     if not users and not is_output:
         return None

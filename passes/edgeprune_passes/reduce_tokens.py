@@ -16,13 +16,14 @@ from edgeprune.core.recognition import is_residual, recognize, token_dominators
 from edgeprune.core.tape import Tape
 from edgeprune_passes._cut import propagate, relabel, replace_input
 from edgeprune_passes._layout import from_stream, to_stream
-from edgeprune_passes._restore import Done, lower_restore, place_restore
+from edgeprune_passes._restore import Done, free_users, lower_restore, place_restore
 from edgeprune_passes._rows import gather_rows, merged_rows
 from edgeprune_passes.registry import make_strategy
 from edgeprune_passes.selection import Selection, Site
 from edgeprune_passes.strategies.keep_all import KeepAll
 
 if TYPE_CHECKING:
+    from edgeprune.core.flow.engine import Flow
     from edgeprune.core.flow.labels import Label
     from edgeprune.core.plan import Restore, TokenCut
     from edgeprune.core.recognition import Block, Recognition
@@ -184,9 +185,9 @@ class _Work:
         first = self.found.blocks[self.cuts_start()].cut if self.found.blocks else None
         spots: dict[ir.Value, None] = {}
         for value in self._exits(restore):
-            chain = [v for v in tree.chain(value) if is_residual(flow, v)]
-            if first is None or first in tree.chain(value):
-                spots[chain[-1] if chain else value] = None
+            chain = tree.chain(value)
+            if first is None or first in chain:
+                spots[_spot(flow, chain, anchors)] = None
         placed = []
         for spot in spots:
             node = place_restore(self.model, spot, anchors)
@@ -216,6 +217,16 @@ class _Work:
         merged = any(strategy.merges for strategy in self.strategies)
         pooled = [v for node in flow.pools() for v in node.inputs[:1] if v is not None] if merged else []
         return [*refused, *outputs, *pooled]
+
+
+def _spot(flow: Flow, chain: list[ir.Value], anchors: list[ir.Node]) -> ir.Value:
+    """Where tokens come back for the value at the end of a chain of dominators.
+
+    At the last residual Add, or as near behind it as there is a user that no later block depends on: in a post-norm
+    block that is the normalised stream.
+    """
+    last = max((i for i, value in enumerate(chain) if is_residual(flow, value)), default=len(chain) - 1)
+    return next(v for v in chain[last:] if v is chain[-1] or v.is_graph_output() or free_users(v, anchors))
 
 
 def _named(selection: Selection, prefix: str) -> Selection:
