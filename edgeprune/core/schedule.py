@@ -58,7 +58,8 @@ def fit_schedule(
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if cost(make(middle)) <= budget else (middle, high)
-    return tuple(min((make(low), make(high)), key=lambda s: abs(cost(s) - budget)))
+    near = (tuple(make(low)), tuple(make(high)))
+    return min(near, key=lambda schedule: abs(cost(schedule) - budget))
 
 
 def rebalance(

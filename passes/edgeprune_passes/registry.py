@@ -26,6 +26,7 @@ _STRATEGIES = {
     "zero-tprune": "edgeprune_passes.strategies.zero_tprune:ZeroTprune",
     "tome": "edgeprune_passes.strategies.tome:Tome",
     "prune-merge": "edgeprune_passes.strategies.prune_merge:PruneMerge",
+    "importance-merge": "edgeprune_passes.strategies.importance_merge:ImportanceMerge",
 }
 _PASSES = {
     "canonicalize": "edgeprune_passes.canonicalize:Canonicalize",

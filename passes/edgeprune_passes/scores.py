@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def class_row(site: Site, tape: Tape) -> ir.Value:
     return tape.reduce("ReduceMean", patches_of(site, tape, probs, 2), 1)
 
 
-def attributes_of(node: ir.Node) -> dict[str, object]:
+def attributes_of(node: ir.Node) -> dict[str, Any]:
     """Attributes of a node, to write it again elsewhere."""
     return dict(node.attributes)
 
@@ -76,7 +76,7 @@ def _heads(tape: Tape, row: ir.Value, batch: int) -> int:
 
 def _first_row(tape: Tape, value: ir.Value | None, tokens: int) -> ir.Value | None:
     """The class token's row of a mask or bias that is aligned with the scores."""
-    if value is None or len(tape.shape(value)) < 2 or tape.shape(value)[-2] != tokens:  # noqa: PLR2004 - queries, keys
+    if value is None or len(tape.shape(value)) < 2 or tape.shape(value)[-2] != tokens:
         return value
     return tape.slice(value, len(tape.shape(value)) - 2, 0, 1)
 
@@ -148,8 +148,20 @@ def sizes_of(site: Site, tape: Tape, index: ir.Value) -> ir.Value:
     return tape.constant(np.ones(tape.shape(index), np.float32))
 
 
+def row_of(tape: Tape, index: ir.Value, tokens: ir.Value) -> ir.Value:
+    """The row of `index` [B, K'] at which each of `tokens` [B, R] stands: int64 [B, R]."""
+    equal = tape.op("Equal", tape.op("Unsqueeze", tokens, tape.ints([-1])), tape.op("Unsqueeze", index, tape.ints([1])))
+    return tape.op("ArgMax", tape.op("Cast", equal, to=1), axis=2, keepdims=0)
+
+
 def merge_into(
-    site: Site, tape: Tape, index: ir.Value, source: ir.Value, row: ir.Value, *, scale: ir.Value | None = None
+    site: Site,
+    tape: Tape,
+    index: ir.Value,
+    pairs: tuple[ir.Value, ir.Value],
+    *,
+    scale: ir.Value | None = None,
+    importance: ir.Value | None = None,
 ) -> tuple[Merge, ir.Value]:
     """Average tokens into kept ones, weighted by how many original tokens each stands for.
 
@@ -157,26 +169,36 @@ def merge_into(
         site: the cut.
         tape: where to write.
         index: int64 [B, K'], kept.
-        source: int64 [B, R], merged away.
-        row: int64 [B, R], the row of `index` that each goes into.
+        pairs: int64 [B, R] each: the tokens that are merged away, and the row of `index` that each goes into.
         scale: fp32 [B, R], multiplies the sizes of the sources.
+        importance: fp32 [B, T], weighs the average in place of the sizes.
 
     Returns:
         The merge, and the new sizes [B, K'].
     """
+    source, row = pairs
     kept = tape.shape(index)[1]
     rows = tape.constant(np.arange(kept, dtype=np.int64).reshape(1, -1, 1))
     member = tape.op("Cast", tape.op("Equal", tape.op("Unsqueeze", row, tape.ints([1])), rows), to=1)
     given = sizes_of(site, tape, source)
     if scale is not None:
         given = tape.op("Mul", given, scale)
-    shares = tape.op("Mul", member, tape.op("Unsqueeze", given, tape.ints([1])))
-    own = tape.op("Unsqueeze", sizes_of(site, tape, index), tape.ints([-1]))
-    total = tape.op("Add", own, tape.reduce("ReduceSum", shares, 2, keepdims=True))
+    own, shares, total = _added(tape, member, sizes_of(site, tape, index), given)
+    size = tape.op("Squeeze", total, tape.ints([-1]), name="size")
+    if importance is not None:
+        kept_weight = tape.op("GatherElements", importance, index, axis=1)
+        own, shares, total = _added(tape, member, kept_weight, tape.op("GatherElements", importance, source, axis=1))
     merge = Merge(
         source=tape.op("Identity", source, name="source"),
         row=tape.op("Identity", row, name="row"),
         own=tape.op("Div", own, total, name="own"),
         weights=tape.op("Div", shares, total, name="weights"),
     )
-    return merge, tape.op("Squeeze", total, tape.ints([-1]), name="size")
+    return merge, size
+
+
+def _added(tape: Tape, member: ir.Value, own: ir.Value, given: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Own number [B, K', 1], those of the sources in their rows [B, K', R], and their sum [B, K', 1]."""
+    own = tape.op("Unsqueeze", own, tape.ints([-1]))
+    shares = tape.op("Mul", member, tape.op("Unsqueeze", given, tape.ints([1])))
+    return own, shares, tape.op("Add", own, tape.reduce("ReduceSum", shares, 2, keepdims=True))

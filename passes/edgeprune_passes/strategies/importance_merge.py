@@ -9,14 +9,15 @@ import numpy as np
 
 from edgeprune_passes._rows import gather_rows
 from edgeprune_passes.scores import (
-    alternate,
     ascending,
     class_row,
-    lowest,
     merge_into,
+    patches_of,
+    ranked,
     refuse_class_row,
     row_of,
-    similarity,
+    unit,
+    with_prefix,
 )
 from edgeprune_passes.selection import Selection
 
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImportanceMerge:
-    """Rank patch tokens by the class token's attention; every second rank may merge into the most similar of the others.
+    """Rank patch tokens by the class token's attention; every second rank may merge into the most similar of the rest.
 
     With importance a_i = N * (mean over heads of softmax(q_cls K^T)[i]) + floor, merging token i loses
-    a_i * (1 - max_j cos(x_i, x_j)); the R = N - K tokens that lose least merge. The mean of a group is weighted by a; sizes
-    add up, and log(size) is added to later logits. Prefix tokens neither merge nor are merged into.
+    a_i * (1 - max_j cos(x_i, x_j)); the R = N - K tokens that lose least merge. The mean of a group is weighted by a;
+    sizes add up, and log(size) is added to later logits. Prefix tokens neither merge nor are merged into.
 
     Attributes:
         floor: importance of a token that the class token ignores, where 1 is the mean: others may attend to it.
@@ -62,17 +63,55 @@ class ImportanceMerge:
 
     def emit(self, site: Site, keep: int, tape: Tape) -> Selection:
         """Write the ranking, the matching and the merge."""
-        score = tape.op("Mul", class_row(site, tape), tape.scalar(float(site.patches)))
-        score = tape.op("Add", score, tape.scalar(self.floor))
+        importance = self._importance(site, tape)
         values, order = tape.ops(
-            "TopK", score, tape.ints([site.patches]), outputs=2, axis=-1, largest=1, sorted=1, name="rank"
+            "TopK", importance, tape.ints([site.patches]), outputs=2, axis=-1, largest=1, sorted=1, name="rank"
         )
-        order = tape.op("Add", order, tape.ints([site.prefix]))
-        targets, target_weights = alternate(tape, order, 0), alternate(tape, values, 0)
-        givers, giver_weights = alternate(tape, order, 1), alternate(tape, values, 1)
-        alike = similarity(tape, gather_rows(tape, site.stream, givers), gather_rows(tape, site.stream, targets))
-        loss = tape.op("Sub", tape.scalar(1.0), tape.reduce("ReduceMax", alike, 2))
-        by_loss = lowest(tape, tape.op("Mul", giver_weights, loss))
+        targets, givers = (_alternate(tape, order, first) for first in (0, 1))
+        alike = self._similarity(site, tape, givers, targets)
+        gain = tape.op(
+            "Sub", tape.reduce("ReduceMax", alike, 2), tape.scalar(1.0)
+        )  # minus the loss: the highest go first
+        by_loss = ranked(tape, tape.op("Mul", gain, _alternate(tape, values, 1)), site.patches // 2)
         removed = site.patches - keep
         going = tape.slice(by_loss, 1, 0, removed)
-        return self._merged(site, tape, (targets, target_weights), (givers, giver_weights), alike, by_loss, removed)
+        kept = targets
+        if removed < site.patches // 2:
+            staying = tape.slice(by_loss, 1, removed, site.patches // 2)
+            kept = tape.op("Concat", targets, tape.op("GatherElements", givers, staying, axis=1), axis=1)
+        kept = ascending(tape, kept)
+        partner = tape.op("GatherElements", tape.op("ArgMax", alike, axis=2, keepdims=0), going, axis=1)
+        row = _moved(site, tape, row_of(tape, kept, tape.op("GatherElements", targets, partner, axis=1)))
+        index = with_prefix(site, tape, kept)
+        source = _moved(site, tape, tape.op("GatherElements", givers, going, axis=1))
+        weights = _padded(site, tape, importance)
+        merge, size = merge_into(site, tape, index, (source, row), importance=weights)
+        return Selection(index, merge, size, covers=True)
+
+    def _importance(self, site: Site, tape: Tape) -> ir.Value:
+        """Importance of each patch token, [B, N]."""
+        scaled = tape.op("Mul", class_row(site, tape), tape.scalar(float(site.patches)))
+        return tape.op("Add", scaled, tape.scalar(self.floor))
+
+    def _similarity(self, site: Site, tape: Tape, givers: ir.Value, targets: ir.Value) -> ir.Value:
+        """Cosines of the stream, [B, givers, targets]; each token is normalised once."""
+        stream = unit(tape, patches_of(site, tape, site.stream, 1))
+        others = tape.op("Transpose", gather_rows(tape, stream, targets), perm=[0, 2, 1])
+        return tape.op("MatMul", gather_rows(tape, stream, givers), others)
+
+
+def _alternate(tape: Tape, ranks: ir.Value, first: int) -> ir.Value:
+    """Every second entry of [B, N], from the first or the second on."""
+    count = tape.shape(ranks)[1]
+    return tape.op("Slice", ranks, tape.ints([first]), tape.ints([count]), tape.ints([1]), tape.ints([2]))
+
+
+def _moved(site: Site, tape: Tape, positions: ir.Value) -> ir.Value:
+    """Positions among the patch tokens as positions in the stream."""
+    return tape.op("Add", positions, tape.ints([site.prefix]))
+
+
+def _padded(site: Site, tape: Tape, importance: ir.Value) -> ir.Value:
+    """[B, T]: ones for the prefix tokens, which never average."""
+    ones = tape.constant(np.ones((site.batch, site.prefix), np.float32))
+    return tape.op("Concat", ones, importance, axis=1)

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class PruneMerge:
     """Rank patch tokens by the class token's attention; keep the first, merge the middle, drop the last.
 
-    Of the R = N - K tokens that go, the `merge_share` with the higher scores merge, each into the kept patch token whose
-    stream is most similar by cosine. Its size counts times that cosine, if `scale_sizes`; log(size) is added to later
-    logits.
+    Of the R = N - K tokens that go, the `merge_share` with the higher scores merge, each into the kept patch token
+    whose stream is most similar by cosine. Its size counts times that cosine, if `scale_sizes`; log(size) is added to
+    later logits.
 
     Attributes:
         merge_share: share of the removed tokens that are merged, in [0, 1]; the others are dropped.
@@ -68,6 +68,9 @@ class PruneMerge:
         targets = tape.slice(index, 1, site.prefix, site.prefix + keep)
         alike = similarity(tape, gather_rows(tape, site.stream, source), gather_rows(tape, site.stream, targets))
         row = tape.op("Add", tape.op("ArgMax", alike, axis=2, keepdims=0), tape.ints([site.prefix]))
-        scale = tape.reduce("ReduceMax", alike, 2) if self.scale_sizes else None
-        merge, size = merge_into(site, tape, index, source, row, scale=scale)
+        scale = None
+        if self.scale_sizes:
+            # A token unlike every kept one adds nothing: sizes stay positive, since their log is taken.
+            scale = tape.op("Max", tape.reduce("ReduceMax", alike, 2), tape.scalar(0.0))
+        merge, size = merge_into(site, tape, index, (source, row), scale=scale)
         return Selection(index, merge, size, covers=merged == site.patches - keep)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgeprune_passes.scores import ascending, keys, merge_into, ranked, refuse_keys, similarity
+from edgeprune_passes.scores import ascending, keys, merge_into, ranked, refuse_keys, row_of, similarity
 from edgeprune_passes.selection import Selection
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ class Tome:
         target = tape.op("GatherElements", tape.op("ArgMax", matches, axis=2, keepdims=0), source, axis=1)
         kept = ascending(tape, _positions(tape, tape.slice(order, 1, count, len(evens)), evens, odds, site.batch))
         index = tape.op("Identity", kept, name="index")
-        row = _row_of(tape, index, tape.op("Gather", tape.constant(odds.astype(np.int64)), target))
+        row = row_of(tape, index, tape.op("Gather", tape.constant(odds.astype(np.int64)), target))
         origin = tape.op("Gather", tape.constant(evens.astype(np.int64)), source)
-        merge, size = merge_into(site, tape, index, origin, row)
+        merge, size = merge_into(site, tape, index, (origin, row))
         return Selection(index, merge, size, covers=True)
 
     def _matches(self, site: Site, tape: Tape, evens: np.ndarray, odds: np.ndarray) -> ir.Value:
@@ -79,9 +79,3 @@ def _positions(tape: Tape, unmerged: ir.Value, evens: np.ndarray, odds: np.ndarr
     """Stream positions of the unmerged even tokens and all odd ones, [B, K']."""
     stay = tape.op("Gather", tape.constant(evens.astype(np.int64)), unmerged)
     return tape.op("Concat", stay, tape.constant(np.tile(odds.astype(np.int64), (batch, 1))), axis=1)
-
-
-def _row_of(tape: Tape, index: ir.Value, tokens: ir.Value) -> ir.Value:
-    """The row of `index` [B, K'] at which each of `tokens` [B, R] stands: int64 [B, R]."""
-    equal = tape.op("Equal", tape.op("Unsqueeze", tokens, tape.ints([-1])), tape.op("Unsqueeze", index, tape.ints([1])))
-    return tape.op("ArgMax", tape.op("Cast", equal, to=1), axis=2, keepdims=0)

@@ -27,8 +27,8 @@ class ZeroTprune:
     """An importance vote, a similarity stage, an importance stage.
 
     Vote: s <- A_h^T s per head, from a vector in which the class token weighs sqrt(N) times a patch token. Head
-    aggregation (EIR): root mean square over heads. Head filter (VHF): on scores of mean 1, heads whose variance over the
-    tokens lies outside [v_min, v_max] are left out; if none is left, all count.
+    aggregation (EIR): root mean square over heads. Head filter (VHF): on scores of mean 1, heads whose variance over
+    the tokens lies outside [v_min, v_max] are left out; if none is left, all count.
     Similarity stage: after one vote, of the less important half drop those whose key is most like a key of the other.
     Importance stage: vote again among the survivors, keep the highest.
 
@@ -55,7 +55,7 @@ class ZeroTprune:
     def refuses(self, block: Block, prefix: int) -> Refusal | None:
         """Needs the keys, and a sane number of votes."""
         del prefix
-        if not 1 <= self.votes <= 5:  # noqa: PLR2004 - more are as many launches for the same ranking
+        if not 1 <= self.votes <= 5:
             return Refusal(RefusalCode.NOT_APPLICABLE, f"votes must be 1 to 5, not {self.votes}")
         return refuse_keys(block)
 
