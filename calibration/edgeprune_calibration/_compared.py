@@ -85,7 +85,8 @@ def find_comparisons(
     """
     after = downstream([cut])
     rows = _rows(dense, after, shapes, lengths)
-    pooled = downstream(_pools(dense, rows))
+    pools = _pools(dense, rows)
+    pooled = {*pools, *downstream([out for node in pools for out in node.outputs])}
     found = [_output(value, pruned, pooled, shapes, lengths) for value in dense.graph.outputs]
     chosen = [comparison for comparison in found if comparison is not None]
     if rows:
@@ -126,11 +127,11 @@ def _rows(dense: ir.Model, after: set[ir.Node], shapes: tuple[Shapes, Shapes], l
     return found
 
 
-def _pools(dense: ir.Model, rows: Sequence[Comparison]) -> list[ir.Value]:
+def _pools(dense: ir.Model, rows: Sequence[Comparison]) -> list[ir.Node]:
     names = {row.dense for row in rows}
     pools = [node for node in dense.graph if node.op_type in _POOLS and name_of_input(node) in names]
     # A norm reduces the channels and keeps the rows: its output is itself one row per token.
-    return [out for node in pools for out in node.outputs if name_of(out) not in names]
+    return [node for node in pools if not any(name_of(out) in names for out in node.outputs)]
 
 
 def name_of_input(node: ir.Node) -> str:
