@@ -35,14 +35,14 @@ class Taker:
         self._batch = batch
         self._prefix = prefix
         self._indices: dict[tuple[Segment, ...], ir.Value] = {}
-        self._taken: dict[tuple[ir.Value, int, tuple[Segment, ...], int | None], ir.Value] = {}
+        self._taken: dict[tuple[ir.Value, int, tuple[Segment, ...], int | None, int], ir.Value] = {}
 
     def companion(self, node: ir.Node, request: Companion) -> None:
         """Replace one input of a node by its gathered self."""
         value = node.inputs[request.index]
         assert value is not None
         rank = max(len(static_shape(v) or ()) for v in (*node.outputs, *node.inputs) if v is not None)
-        key = (value, request.axis, request.tokens.segments, request.batch_axis)
+        key = (value, request.axis, request.tokens.segments, request.batch_axis, rank)
         if key not in self._taken:
             tape = Tape(self._model, before=node, prefix=f"{self._prefix}/companion")
             index = self._segment_index(tape, request.tokens.segments)

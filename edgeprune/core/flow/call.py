@@ -119,9 +119,12 @@ class Call:
         return self.ints(index) if self.has(index) else self.attr_ints("axes")
 
     def literal(self, index: int, values: tuple[int, ...]) -> None:
-        """Ask for a new constant at an input, if it differs from what is there."""
-        if self.ints(index) != values:
-            self.edits.append(Literal(index, np.asarray(values, dtype=np.int64)))
+        """Ask for a new constant at an input, of the same type and rank, if it differs from what is there."""
+        if self.ints(index) == values:
+            return
+        old = np.asarray(constant_of(self.node.inputs[index]))
+        new = np.asarray(values, dtype=old.dtype)
+        self.edits.append(Literal(index, new.reshape(old.shape) if new.size == old.size else new))
 
     def resized(self, label: Label) -> tuple[int, ...]:
         """Shape of a value with this label after the change of length."""
@@ -170,20 +173,33 @@ def broadcast(call: Call, operands: dict[int, tuple[Axis, ...]], tail: int = 0) 
         _meet(call, [a[p - rank + len(a)] for a in operands.values() if p - rank + len(a) >= 0]) for p in range(rank)
     )
     _refuse_pooled(call, out)
-    batch = next((p - rank - tail for p, axis in enumerate(out) if axis and axis[0] == Batch(axis_size(axis))), None)
     for index, axes in operands.items():
         for position, axis in enumerate(axes):
             result = out[position + rank - len(axes)]
             if has_tokens(result) and not has_tokens(axis) and axis_size(axis) > 1:
-                _ask_companion(call, index, position - len(axes) - tail, result, batch)
+                _ask_companion(call, index, position - len(axes) - tail, result)
     return out
 
 
-def _ask_companion(call: Call, index: int, axis: int, result: Axis, batch: int | None) -> None:
+def _ask_companion(call: Call, index: int, axis: int, result: Axis) -> None:
     tokens = sole_tokens(result)
     if tokens is None:
         call.decline(RefusalCode.POSITION_BOUND, "an operand of the old length meets tokens merged with another axis")
-    call.edits.append(Companion(index, axis, tokens, batch))
+    call.edits.append(Companion(index, axis, tokens, _batch_axis(call)))
+
+
+def _batch_axis(call: Call) -> int | None:
+    """The axis, from the right, that holds the batch and nothing else; None where the batch is one."""
+    merged = False
+    for label in call.labels:
+        for position, axis in enumerate(label.axes if label is not None else ()):
+            if len(axis) == 1 and isinstance(axis[0], Batch):
+                return position - len(label.axes)
+            merged |= any(isinstance(f, Batch) for f in axis)
+    if merged:
+        reason = "an operand of the old length meets tokens whose batch is merged with another axis"
+        call.decline(RefusalCode.POSITION_BOUND, reason)
+    return None
 
 
 def _meet(call: Call, axes: list[Axis]) -> Axis:

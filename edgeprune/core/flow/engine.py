@@ -89,12 +89,18 @@ def _apply_rule(call: Call) -> list[Label]:
             Refusal(RefusalCode.NO_RULE, f"the operator {operator} has no rule for tokens", (name_of(call.node),))
         )
     results = rule(call)
+    if any(map(_is_statistic, call.labels)) and any(label.token_axes for label in results):
+        call.decline(RefusalCode.POOLED_REENTERS, "a statistic over all tokens meets the tokens again")
     for value, label in zip(node.outputs, results, strict=False):
         shape = static_shape(value)
         if shape is not None and label.shape != shape:
             reason = f"the rule of {operator} gives {list(label.shape)}, the graph says {list(shape)}"
             raise Declined(Refusal(RefusalCode.NO_RULE, reason, (name_of(node),)))
     return results
+
+
+def _is_statistic(label: Label | None) -> bool:
+    return label is not None and label.pooled and not label.token_axes
 
 
 def _statistic(value: ir.Value) -> Label:

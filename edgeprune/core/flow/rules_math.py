@@ -102,7 +102,8 @@ def _pools_tokens(call: Call, axis: Axis) -> bool:
         call.decline(RefusalCode.TOKEN_AXIS_SPLIT, "a reduction runs over tokens merged with another axis")
     if call.node.op_type in {"ReduceSum", "ReduceSumSquare", "ReduceProd"} and not tokens.softmaxed:
         call.decline(RefusalCode.CONTRACTION_WITHOUT_SOFTMAX, "tokens are summed without a softmax before")
-    return not tokens.softmaxed
+    removable = any(not s.fresh and s.stop > call.resize.prefix for s in tokens.segments)
+    return removable and not tokens.softmaxed
 
 
 def matmul(call: Call) -> list[Label]:
@@ -138,6 +139,8 @@ def gemm(call: Call) -> list[Label]:
     b = call.axes(1)[::-1] if call.attr("transB", 0) else call.axes(1)
     contract(call, a[1], b[0])
     out = (a[0], b[1])
+    if call.has(2) and any(map(has_tokens, call.axes(2))):
+        call.decline(RefusalCode.NO_RULE, "the bias of a Gemm carries tokens")
     if call.has(2) and has_tokens(a[0]) and len(call.axes(2)) > 1 and axis_size(call.axes(2)[0]) > 1:
         call.decline(RefusalCode.POSITION_BOUND, "the bias of a Gemm differs from token to token")
     return [Label(out, is_pooled(call))]
@@ -159,7 +162,14 @@ def einsum(call: Call) -> list[Label]:
                 contract(call, meaning[letter], axis)
             else:
                 meaning[letter] = _einsum_shared(call, meaning[letter], axis)
+    _refuse_summed(call, terms, result, meaning)
     return [Label(tuple(meaning[letter] for letter in result), is_pooled(call))]
+
+
+def _refuse_summed(call: Call, terms: str, result: str, meaning: dict[str, Axis]) -> None:
+    """A letter of one operand alone that the result lacks is a sum."""
+    if any(has_tokens(axis) and letter not in result and terms.count(letter) == 1 for letter, axis in meaning.items()):
+        call.decline(RefusalCode.CONTRACTION_WITHOUT_SOFTMAX, "tokens are summed by an Einsum")
 
 
 def _einsum_shared(call: Call, first: Axis, second: Axis) -> Axis:
@@ -216,7 +226,16 @@ def resize_grid(call: Call) -> list[Label]:
         if any(not isinstance(f, int | Grid) for f in axis):
             call.decline(RefusalCode.CONVOLUTION_OVER_TOKENS, "the token axis is resampled or padded by position")
         axes.append(_new_extent(axis, size))
-    return [Label(tuple(axes), label.pooled)]
+    out = Label(tuple(axes), label.pooled)
+    if call.node.op_type == "Resize" and call.has(3) and out.token_axes:
+        call.literal(3, tuple(call.resized(out)[i] for i in _resized_axes(call, len(axes))))
+    return [out]
+
+
+def _resized_axes(call: Call, rank: int) -> tuple[int, ...]:
+    """The axes that the `sizes` of a Resize name."""
+    named = call.attr_ints("axes")
+    return tuple(range(rank)) if named is None else tuple(i % rank for i in named)
 
 
 def arg_reduce(call: Call) -> list[Label]:

@@ -127,10 +127,8 @@ def _gathered_tokens(call: Call, axis: Axis) -> tuple[Axis, ...]:
                 f"token {position} is picked by a constant index, but may be removed",
             )
     moved = tuple(_new_position(call, axis, position) for position in picked)
-    shape = call.shape(1)
-    if moved != picked:
-        call.literal(1, moved)
-    return tuple(plain_axis(dim) for dim in shape)
+    call.literal(1, moved)
+    return tuple(plain_axis(dim) for dim in call.shape(1))
 
 
 def _stays(call: Call, axis: Axis, position: int) -> bool:
