@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -11,9 +11,12 @@ from onnx_ir.passes import common
 from edgeprune.core.costs import TokenCost, count_macs, token_cost
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import Plan, StrategySpec, TokenCut
+from edgeprune.core.families import DEFAULT_CUTS, Spaced, families, limit_cuts
 from edgeprune.core.recognition import recognize
+from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.results import Candidate, Drift
-from edgeprune.core.schedule import Curve, fit_schedule
+from edgeprune.core.schedule import fit_schedule, rebalance
+from edgeprune.core.search import best, search
 from edgeprune.options import AUTO
 from edgeprune_calibration.drift import measure_drift
 from edgeprune_calibration.runner import Runner
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 
     from edgeprune._loading import Loaded
     from edgeprune.core.progress import Progress
-    from edgeprune.core.refusals import Refusal
     from edgeprune.options import Options
     from edgeprune_calibration.data import Dataset
     from edgeprune_calibration.reference import Recording
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 # Within this share of the budget a fitted schedule is taken; the promise to the user is 2 %.
 _CLOSE = 0.004
 _ROUNDS = 4
-_WITH_CLASS_TOKEN = ("prune-merge", "tome", "cls-topk", "zero-tprune", "mean-attention", "uniform", "random")
+_WITH_CLASS_TOKEN = ("importance-merge", "prune-merge", "tome", "cls-topk", "zero-tprune", "mean-attention", "uniform", "random")
 _WITHOUT = ("tome", "zero-tprune", "mean-attention", "uniform", "random")
 
 
@@ -139,22 +141,76 @@ class Bench:
         """Share of patch-token work kept, averaged over the blocks."""
         return sum(plan.schedule()) / (self.patches * max(plan.blocks, 1))
 
-    def fit(self, spec: StrategySpec, curve: Curve, budget: Budget) -> tuple[int, ...]:
-        """The schedule of a curve that meets a budget.
+    def fits(self, spec: StrategySpec, budget: Budget) -> list[tuple[int, ...]]:
+        """Schedules of several families that meet a budget, the default first.
 
         Raises:
-            PlanError: if the strategy cannot meet it.
+            PlanError: if the strategy cannot meet it with any.
         """
-        strategy = make_strategy(spec)
-        prefix = self.loaded.found.found.prefix
+        out: list[tuple[int, ...]] = []
+        failure: PlanError | None = None
+        for family in families(self.cuts):
+            try:
+                out.append(self._fit(spec, family, budget))
+            except PlanError as error:
+                failure = failure or error
+        if not out and failure is not None:
+            raise failure
+        return out
 
-        def fewest(patches: int) -> int:
-            return strategy.fewest(patches, prefix)
+    def first_fit(self, spec: StrategySpec, budget: Budget) -> tuple[int, ...]:
+        """The schedule of the first family that meets a budget.
+
+        Raises:
+            PlanError: if the strategy cannot meet it with any.
+        """
+        failure: PlanError | None = None
+        for family in families(self.cuts):
+            try:
+                return self._fit(spec, family, budget)
+            except PlanError as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
+
+    @property
+    def cuts(self) -> int:
+        """The most cuts that a plan may have."""
+        return self.options.cuts or DEFAULT_CUTS
+
+    def _fewest(self, spec: StrategySpec) -> Callable[[int], int]:
+        strategy, prefix = make_strategy(spec), self.loaded.found.found.prefix
+        return lambda patches: strategy.fewest(patches, prefix)
+
+    def _fit(self, spec: StrategySpec, family: Spaced, budget: Budget) -> tuple[int, ...]:
+        fewest = self._fewest(spec)
 
         def make(strength: float) -> tuple[int, ...]:
-            return curve.kept(len(self.cost.blocks), self.patches, strength, fewest)
+            return family.kept(len(self.cost.blocks), self.patches, strength, fewest)
 
         return self.settle(spec, make, budget)
+
+    def projection(
+        self, spec: StrategySpec, budget: Budget, near: Sequence[int]
+    ) -> Callable[[Sequence[int]], tuple[int, ...] | None]:
+        """What brings a proposed schedule back onto the budget; the strategy's own cost is taken from one nearby."""
+        fewest = self._fewest(spec)
+        if budget.kind == "keep":
+            price, goal = self._kept_share, budget.share
+        else:
+            own = count_macs(self.build(self.plan(spec, near))) - self._macs(near)
+            price, goal = self._macs, budget.share * self.dense_macs - own
+
+        def project(proposed: Sequence[int]) -> tuple[int, ...] | None:
+            few = limit_cuts(proposed, self.patches, self.cuts)
+            made = rebalance(few, price, goal, self.patches, fewest)
+            # What cannot be scaled onto the budget is no proposal.
+            return made if made is not None and abs(price(made) - goal) <= _CLOSE * goal else None
+
+        return project
+
+    def _kept_share(self, schedule: Sequence[int]) -> float:
+        return self.keep_of(self.plan(StrategySpec(name="keep-all"), schedule))
 
     def settle(self, spec: StrategySpec, make: Callable[[float], Sequence[int]], budget: Budget) -> tuple[int, ...]:
         """Fit a family of schedules to a budget, counting what the strategy itself costs.
@@ -231,8 +287,8 @@ def decide(bench: Bench, budget: Budget, judge: Judge | None, progress: Progress
     if judge is None:
         name = next(n for n in names if bench.refusal(make_strategy(StrategySpec(name=n))) is None)
         warning = f"no data was given: {name} with its default schedule was not measured on anything"
-        plan = bench.plan(StrategySpec(name=name), bench.fit(StrategySpec(name=name), Curve(), budget))
-        return Decision(plan, warnings=(warning,))
+        spec = StrategySpec(name=name)
+        return Decision(bench.plan(spec, bench.first_fit(spec, budget)), warnings=(warning,))
     return _best(bench, names, budget, judge, progress)
 
 
@@ -241,10 +297,9 @@ def _one(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge | None, 
     if refusal is not None:
         msg = f"the strategy {spec.name} refuses this model: {refusal}"
         raise PlanError(msg, hint="`edgeprune inspect` lists the strategies that apply; --strategy auto picks one")
-    schedule = bench.fit(spec, Curve(), budget)
     if judge is None or bench.options.search == 0:
-        return Decision(bench.plan(spec, schedule))
-    return _searched(bench, (spec,), budget, judge, progress)
+        return Decision(bench.plan(spec, bench.first_fit(spec, budget)))
+    return _searched(bench, spec, budget, judge, progress)
 
 
 def _best(bench: Bench, names: Sequence[str], budget: Budget, judge: Judge, progress: Progress) -> Decision:
@@ -253,41 +308,58 @@ def _best(bench: Bench, names: Sequence[str], budget: Budget, judge: Judge, prog
         for name in names:
             candidates.append(_candidate(bench, StrategySpec(name=name), budget, judge))
             stage.advance(1)
-    scored = [c for c in candidates if c.score is not None]
+    scored = [candidate for candidate in candidates if candidate.score is not None]
     if not scored:
-        reasons = "; ".join(f"{c.name}: {c.refused}" for c in candidates)
+        reasons = "; ".join(f"{candidate.name}: {candidate.refused}" for candidate in candidates)
         msg = f"no strategy can meet the budget: {reasons}"
         raise PlanError(msg, hint="ask for a larger --keep or --macs")
-    best = min(scored, key=lambda c: c.score if c.score is not None else float("inf"))
-    decision = _searched(bench, (StrategySpec(name=best.name, options=best.options),), budget, judge, progress)
-    return Decision(decision.plan, tuple([*candidates, *decision.candidates]))
+    chosen = min(scored, key=_score_or_worst)
+    spec = StrategySpec(name=chosen.name, options=chosen.options)
+    if bench.options.search == 0:
+        return Decision(bench.plan(spec, bench.first_fit(spec, budget)), tuple(candidates))
+    searched = _searched(bench, spec, budget, judge, progress)
+    return Decision(searched.plan, (*candidates, *searched.candidates))
+
+
+def _score_or_worst(candidate: Candidate) -> float:
+    return float("inf") if candidate.score is None else candidate.score
 
 
 def _candidate(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge) -> Candidate:
-    from edgeprune.core.refusals import Refusal, RefusalCode
-
     refused = bench.refusal(make_strategy(spec))
     if refused is None:
         try:
-            schedule = bench.fit(spec, Curve(), budget)
+            schedule = bench.first_fit(spec, budget)
         except PlanError as error:
             refused = Refusal(RefusalCode.NOT_APPLICABLE, error.message)
     if refused is not None:
         return Candidate(name=spec.name, options=spec.options, macs_ratio=1.0, score=None, drift={}, refused=refused)
-    return _score(bench, spec, schedule, judge)
+    return _scored(bench, spec, schedule, judge)
 
 
-def _score(bench: Bench, spec: StrategySpec, schedule: Sequence[int], judge: Judge) -> Candidate:
+def _scored(bench: Bench, spec: StrategySpec, schedule: Sequence[int], judge: Judge) -> Candidate:
     model = bench.build(bench.plan(spec, schedule))
     drift = judge.drift(model)
     ratio = count_macs(model) / bench.dense_macs
     return Candidate(name=spec.name, options=spec.options, macs_ratio=ratio, score=score_of(drift), drift=drift)
 
 
-def _searched(
-    bench: Bench, specs: Sequence[StrategySpec], budget: Budget, judge: Judge, progress: Progress
-) -> Decision:
-    """The best of some schedules of one strategy."""
-    spec = specs[0]
-    schedule = bench.fit(spec, Curve(), budget)
-    return Decision(bench.plan(spec, schedule))
+def _searched(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge, progress: Progress) -> Decision:
+    """The best of some schedules of one strategy, all on the budget."""
+    tried: dict[tuple[int, ...], Candidate] = {}
+    total = max(bench.options.search, 1)
+    with progress.stage(f"search schedules of {spec.name}", total) as stage:
+
+        def score(schedule: tuple[int, ...]) -> float:
+            tried[schedule] = _scored(bench, spec, schedule, judge)
+            stage.advance(1)
+            return _score_or_worst(tried[schedule])
+
+        starts = bench.fits(spec, budget)
+        project = bench.projection(spec, budget, starts[0])
+        trials = search(
+            score, starts, project, patches=bench.patches, evaluations=total, seed=bench.options.seed
+        )
+    schedule = best(trials).schedule
+    found = replace(tried[schedule], name=f"{spec.name}, searched")
+    return Decision(bench.plan(spec, schedule), (found,))

@@ -1,0 +1,233 @@
+"""One model, one request: the steps that `compile`, `plan` and `validate` share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune._deciding import Bench, Budget, Decision, Judge, decide
+from edgeprune._delivering import build_engines, bundle, modelled
+from edgeprune._loading import pruned_facts
+from edgeprune._measuring import cpu_latency
+from edgeprune._proving import check_limits, drift_of, exactness, is_identity
+from edgeprune.core.costs import count_macs
+from edgeprune.core.errors import PlanError
+from edgeprune.core.graph import static_shape
+from edgeprune.core.loading import digest_of
+from edgeprune.core.plan import Plan, plan_from_json, plan_to_json
+from edgeprune.core.results import Validation
+from edgeprune.core.saving import save_model
+from edgeprune.report import Budget as ReportedBudget
+from edgeprune.report import Report, StrategyReport, describe_environment, to_json
+from edgeprune_calibration.data import TensorSpec, open_dataset
+from edgeprune_calibration.preprocess import load_preprocess
+from edgeprune_calibration.reference import OnnxReference, TorchReference, record
+from edgeprune_passes.apply import finish
+from edgeprune_passes.registry import make_pass
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeprune._loading import Loaded
+    from edgeprune.core.progress import Progress
+    from edgeprune.core.results import Latency
+    from edgeprune.options import Options
+    from edgeprune_calibration.data import Dataset
+    from edgeprune_calibration.reference import Recording
+    from edgeprune_targets.profiles import Target
+
+# Decisions are made on every fifth sample and scored on the others, where there are enough for that.
+_EVERY = 5
+_ENOUGH = 10
+
+
+class Job:
+    """One model, one request: what the steps of a compile share."""
+
+    def __init__(self, loaded: Loaded, options: Options, targets: tuple[Target, ...], progress: Progress) -> None:
+        self.loaded = loaded
+        self.options = options
+        self.targets = targets
+        self.progress = progress
+        self.bench = Bench(loaded, options, tuple(target.name for target in targets))
+        self.warnings = list(loaded.warnings)
+        self._data: Dataset | None = None
+        self._recording: Recording | None = None
+
+    @property
+    def batch(self) -> int:
+        """B of the compiled graph."""
+        return next(iter(self.loaded.inputs.values()))[0]
+
+    @property
+    def data(self) -> Dataset | None:
+        """All samples, opened once."""
+        if self._data is None and self.options.data is not None:
+            specs = [_spec(value) for value in self.loaded.dense.graph.inputs]
+            preprocess = load_preprocess(self.options.preprocess)
+            self._data = open_dataset(
+                self.options.data, specs, preprocess=preprocess, samples=self.options.samples, seed=self.options.seed
+            )
+        return self._data
+
+    @property
+    def recording(self) -> Recording | None:
+        """What the reference says on all samples, run once."""
+        if self._recording is None and self.data is not None:
+            reference = self._reference()
+            self._recording = record(reference, self.data, batch=self.batch, progress=self.progress)
+        return self._recording
+
+    def _reference(self) -> OnnxReference | TorchReference:
+        if self.options.reference is not None:
+            names = [str(value.name) for value in self.loaded.dense.graph.outputs]
+            return TorchReference(self.options.reference, outputs=names)
+        return OnnxReference(self.loaded.dense, name="source ONNX", threads=self.options.threads)
+
+    def parts(self) -> tuple[Dataset | None, Dataset | None]:
+        """The samples that decide, and those that score."""
+        data = self.data
+        if data is None or len(data) < _ENOUGH:
+            return data, data
+        deciding = list(range(0, len(data), _EVERY))
+        scoring = [i for i in range(len(data)) if i % _EVERY]
+        return data.subset(deciding), data.subset(scoring)
+
+    def decide(self, budget: Budget | None, given: Path | Plan | None) -> Decision:
+        """The plan: given, or chosen."""
+        if budget is None:
+            made = given if isinstance(given, Plan) else plan_from_json(_read(given))
+            self.check_fits(made)
+            self._check_code(made)
+            return Decision(made)
+        deciding, _ = self.parts()
+        judge = None
+        if deciding is not None and self.recording is not None:
+            judge = Judge(self.recording, deciding, self.batch, self.options.threads)
+        decision = decide(self.bench, budget, judge, self.progress)
+        self.warnings += decision.warnings
+        return decision
+
+    def check_fits(self, made: Plan) -> None:
+        """Check that a plan was made for this model.
+
+        Raises:
+            PlanError: naming what differs.
+        """
+        if made.model_sha256 != self.loaded.source.sha256:
+            here = self.loaded.source.sha256[:12]
+            msg = f"the plan is for another model: sha256 {made.model_sha256[:12]}, this file has {here}"
+            raise PlanError(msg, hint="decide a plan for this file with `edgeprune plan`")
+        if dict(made.inputs) != self.loaded.inputs:
+            msg = f"the plan is for inputs {made.inputs}, the model was opened with {self.loaded.inputs}"
+            raise PlanError(msg, hint="open the model with the same --input and --batch")
+
+    def _check_code(self, made: Plan) -> None:
+        """Check that a plan from somewhere runs no code that the user did not ask for.
+
+        Raises:
+            PlanError: naming the pass.
+        """
+        for spec in made.passes:
+            if getattr(make_pass(spec), "runs_code", False) and not self.options.trust_plan:
+                msg = f"the plan runs code of yours: pass `{spec.name}` with {dict(spec.options)}"
+                raise PlanError(msg, hint="read it, then give --trust-plan if you know where the plan comes from")
+
+    def run(self, decision: Decision, budget: Budget | None) -> tuple[Report, ir.Model]:
+        """Apply the plan, prove it, and begin the report."""
+        made = decision.plan
+        with self.progress.stage("rewrite"):
+            pruned = self.bench.build(made)
+        validation = self.validate(pruned, made, self.parts()[1])
+        check_limits(validation, self.options.max_drift)
+        finish(pruned, plan_to_json(made))
+        latency = self._latency(pruned, made)
+        spec = made.cuts[0].strategy if made.cuts else None
+        report = Report(
+            model=self.loaded.facts(),
+            pruned=pruned_facts(pruned, "", made),
+            budget=self._budget(budget, made, pruned),
+            strategy=StrategyReport(
+                name=spec.name if spec else "none", options=spec.options if spec else {}, candidates=decision.candidates
+            ),
+            plan=made,
+            validation=validation,
+            latency=tuple(latency),
+            refusals=self.loaded.found.head_refusals,
+            warnings=tuple(self.warnings),
+            environment=describe_environment(),
+            command=self.options.command,
+        )
+        return report, pruned
+
+    def _budget(self, budget: Budget | None, made: Plan, pruned: ir.Model) -> ReportedBudget:
+        return ReportedBudget(
+            kind=budget.kind if budget else "plan",
+            asked=budget.share if budget else None,
+            keep=self.bench.keep_of(made),
+            macs=count_macs(pruned) / self.bench.dense_macs,
+        )
+
+    def _latency(self, pruned: ir.Model, made: Plan) -> list[Latency]:
+        rows = modelled(self.loaded.dense, pruned, self.targets, made.precision)
+        self.warnings += [_slower(row) for row in rows if row.speedup < 1]
+        if self.data is not None:
+            _, feed = next(iter(self.data.feeds(batch=self.batch)))
+            with self.progress.stage("time on this machine"):
+                rows.append(cpu_latency(self.loaded.dense, pruned, feed, self.options.threads))
+        return rows
+
+    def validate(self, pruned: ir.Model, made: Plan, scoring: Dataset | None) -> Validation:
+        """All proofs that the data allows."""
+        if scoring is None or self.recording is None:
+            self.warnings.append("nothing was proved on data: give --data")
+            return Validation(reference="none", samples=0)
+        threads = self.options.threads
+        _, feed = next(iter(scoring.feeds(batch=self.batch)))
+        with self.progress.stage("prove identity"):
+            identity = is_identity(self.loaded, made, feed, threads) if made.cuts else None
+        with self.progress.stage("prove exactness"):
+            exact = exactness(self.loaded, pruned, made, feed, threads)
+        drift = drift_of(self.recording, pruned, scoring, batch=self.batch, threads=threads, progress=self.progress)
+        return Validation(
+            reference=self.recording.name, samples=len(scoring), identity=identity, exactness=exact, drift=drift
+        )
+
+    def deliver(self, folder: Path, report: Report, pruned: ir.Model) -> Report:
+        """Fill the output folder, engines and report last."""
+        made = report.plan
+        save_model(pruned, folder / "model.onnx")
+        (folder / "plan.json").write_bytes(plan_to_json(made))
+        (folder / "engine").mkdir()
+        engines = []
+        if self.options.engine and self.targets:
+            engines = build_engines(pruned, self.targets, made.precision, folder / "engine", self.progress)
+        bundle(folder, self.loaded.dense, pruned, plan_to_json(made), self.targets, made.precision)
+        facts = replace(report.pruned, sha256=digest_of(folder / "model.onnx"))
+        lost = [e for e in engines if e.built and (e.fused_attentions or 0) < (e.attentions or 0)]
+        words = [f"{e.target}: only {e.fused_attentions} of {e.attentions} attentions are fused" for e in lost]
+        report = replace(report, engines=tuple(engines), pruned=facts, warnings=(*report.warnings, *words))
+        (folder / "report.json").write_bytes(to_json(report))
+        return report
+
+
+def _read(given: Path | Plan | None) -> bytes:
+    assert isinstance(given, Path)
+    try:
+        return given.read_bytes()
+    except OSError as error:
+        msg = f"cannot read the plan {given}: {error.strerror or error}"
+        raise PlanError(msg, hint="give a plan.json written by `edgeprune plan` or `edgeprune compile`") from error
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    kind = value.dtype.numpy().name if value.dtype is not None else "float32"
+    return TensorSpec(str(value.name), static_shape(value) or (), kind)
+
+
+def _slower(row: Latency) -> str:
+    return (
+        f"{row.target}: modelled slower than dense ({row.speedup:.2f}x): at this size the selection costs more than it "
+        "saves; try --cuts 2, a larger --batch, or a larger model"
+    )
