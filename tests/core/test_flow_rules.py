@@ -1,7 +1,7 @@
 """Each rule of the flow against numpy: a graph whose tokens got fewer gives the rows of the tokens that stayed.
 
-Every graph runs at batch 2 with other tokens for each sample, and at batch 1, so that labels, literals and companions are
-proved by numbers, not by a second opinion on what they should be.
+Every graph runs at batch 2 with other tokens for each sample, and at batch 1, so that labels, literals and companions
+are proved by numbers, not by a second opinion on what they should be.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.flow import KEPT, P, T, Graph, flow_of, graph, ints, label_of, outputs
+from support.flow import KEPT, Graph, P, T, flow_of, graph, ints, label_of, outputs
 
 from edgeprune.core.flow.call import Companion, Literal
 from edgeprune.core.flow.labels import Label, Segment
@@ -181,8 +181,8 @@ ATTENTION = {
     "product": "k = Transpose<perm=[0,2,1]>(x) s = MatMul(x, k) p = Softmax<axis=-1>(s) y = MatMul(p, x)",
     "equation": 's = Einsum<equation="bqd,bkd->bqk">(x, x) p = Softmax<axis=-1>(s) '
     'y = Einsum<equation="bqk,bkd->bqd">(p, x)',
-    "transposed": "k = Transpose<perm=[0,2,1]>(x) s = MatMul(x, k) p = Softmax<axis=-1>(s) q = Transpose<perm=[0,2,1]>(p) "
-    "z = MatMul(k, q) y = Transpose<perm=[0,2,1]>(z)",
+    "transposed": "k = Transpose<perm=[0,2,1]>(x) s = MatMul(x, k) p = Softmax<axis=-1>(s) "
+    "q = Transpose<perm=[0,2,1]>(p) z = MatMul(k, q) y = Transpose<perm=[0,2,1]>(z)",
     "guarded": "k = Transpose<perm=[0,2,1]>(x) s = MatMul(x, k) p = Softmax<axis=-1>(s) n = IsNaN(p) "
     "g = Where(n, o, p) y = MatMul(g, x)",
 }

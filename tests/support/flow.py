@@ -60,7 +60,7 @@ class Graph:
 
 
 def graph(body: str, letters: str = "BTD", /, opset: int = 18, **extra: object) -> Graph:
-    """A graph whose input `x` has the label in letters; arrays among `extra` are constants, tuples are further inputs."""
+    """A graph whose input `x` has the label in letters; arrays in `extra` are constants, tuples are further inputs."""
     arrays = {k: v for k, v in extra.items() if isinstance(v, np.ndarray)}
     shapes = {k: v for k, v in extra.items() if isinstance(v, tuple)}
     sizes = {k: v for k, v in extra.items() if isinstance(v, int)}

@@ -190,16 +190,19 @@ def _ask_companion(call: Call, index: int, axis: int, result: Axis) -> None:
 
 def _batch_axis(call: Call) -> int | None:
     """The axis, from the right, that holds the batch and nothing else; None where the batch is one."""
-    merged = False
-    for label in call.labels:
-        for position, axis in enumerate(label.axes if label is not None else ()):
-            if len(axis) == 1 and isinstance(axis[0], Batch):
-                return position - len(label.axes)
-            merged |= any(isinstance(f, Batch) for f in axis)
-    if merged:
-        reason = "an operand of the old length meets tokens whose batch is merged with another axis"
-        call.decline(RefusalCode.POSITION_BOUND, reason)
-    return None
+    axes = [
+        (i - len(label.axes), axis) for label in call.labels if label is not None for i, axis in enumerate(label.axes)
+    ]
+    batched = [(position, axis) for position, axis in axes if any(isinstance(f, Batch) for f in axis)]
+    if not batched:
+        return None
+    for position, axis in batched:
+        if len(axis) == 1:
+            return position
+    return call.decline(
+        RefusalCode.POSITION_BOUND,
+        "an operand of the old length meets tokens whose batch is merged with another axis",
+    )
 
 
 def _meet(call: Call, axes: list[Axis]) -> Axis:
