@@ -3,236 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from onnx_ir.passes import common
-
-from edgeprune.core.costs import TokenCost, count_macs, token_cost
+from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
-from edgeprune.core.plan import Plan, StrategySpec, TokenCut
-from edgeprune.core.families import DEFAULT_CUTS, Spaced, families, limit_cuts
-from edgeprune.core.recognition import recognize
+from edgeprune.core.plan import Plan, StrategySpec
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.results import Candidate, Drift
-from edgeprune.core.schedule import fit_schedule, rebalance
 from edgeprune.core.search import best, search
 from edgeprune.options import AUTO
 from edgeprune_calibration.drift import measure_drift
 from edgeprune_calibration.runner import Runner
-from edgeprune_passes.apply import apply_plan
-from edgeprune_passes.eliminate_tail import EliminateTail
 from edgeprune_passes.registry import make_strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from edgeprune._loading import Loaded
+    from edgeprune._bench import Bench, Budget
     from edgeprune.core.progress import Progress
-    from edgeprune.options import Options
     from edgeprune_calibration.data import Dataset
     from edgeprune_calibration.reference import Recording
-    from edgeprune_passes.selection import Strategy
 
-# Within this share of the budget a fitted schedule is taken; the promise to the user is 2 %.
-_CLOSE = 0.004
-_ROUNDS = 4
-_WITH_CLASS_TOKEN = ("importance-merge", "prune-merge", "tome", "cls-topk", "zero-tprune", "mean-attention", "uniform", "random")
+# In the order in which they are taken where nothing can be measured.
 _WITHOUT = ("tome", "zero-tprune", "mean-attention", "uniform", "random")
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What was asked for: a share of patch-token work, or of the whole model's MACs."""
-
-    kind: Literal["keep", "macs"]
-    share: float
-
-
-def make_budget(keep: float | None, macs: float | None) -> Budget:
-    """The budget of two options of which one is given.
-
-    Raises:
-        PlanError: if both or none is given, or the share is outside (0, 1].
-    """
-    given = [Budget("keep", keep)] if keep is not None else []
-    given += [Budget("macs", macs)] if macs is not None else []
-    if len(given) != 1:
-        msg = "give exactly one of `keep`, `macs` and `plan`"
-        raise PlanError(msg, hint="for example --keep 0.6: keep 60 % of the patch-token work")
-    budget = given[0]
-    if not 0 < budget.share <= 1:
-        msg = f"`{budget.kind}` is {budget.share:g}, expected a share above 0 and at most 1"
-        raise PlanError(msg, hint=f"for example --{budget.kind} 0.6")
-    return budget
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """A model on the bench: plans can be made for it, built, priced and scored.
-
-    Attributes:
-        loaded: the model.
-        options: of the user.
-        targets: names of target profiles, for the plan.
-    """
-
-    loaded: Loaded
-    options: Options
-    targets: tuple[str, ...] = ()
-
-    @cached_property
-    def dense_macs(self) -> int:
-        """MACs of the dense model."""
-        return count_macs(self.loaded.dense)
-
-    @cached_property
-    def patches(self) -> int:
-        """N."""
-        return self.loaded.found.found.tokens - self.loaded.found.found.prefix
-
-    @cached_property
-    def cost(self) -> TokenCost:
-        """MACs by tokens, with the tail eliminated if the user lets it be."""
-        model = self.loaded.dense.clone()
-        if self.options.tail_elimination:
-            EliminateTail().apply(model)
-            common.RemoveUnusedNodesPass()(model)
-        return token_cost(model, recognize(model))
-
-    def refusal(self, strategy: Strategy) -> Refusal | None:
-        """Why a strategy does not work on this model, or None."""
-        prefix = self.loaded.found.found.prefix
-        reasons = (strategy.refuses(block, prefix) for block in self.loaded.found.blocks)
-        return next((reason for reason in reasons if reason is not None), None)
-
-    def plan(self, spec: StrategySpec, schedule: Sequence[int]) -> Plan:
-        """The plan of one strategy and a schedule over the cut points."""
-        cuts, before = [], self.patches
-        for block, kept in zip(self.cost.blocks, schedule, strict=True):
-            if kept < before:
-                cuts.append(TokenCut(block=block, keep=kept, strategy=spec))
-            before = kept
-        found = self.loaded.found.found
-        return Plan(
-            model_sha256=self.loaded.source.sha256,
-            inputs=self.loaded.inputs,
-            patch_tokens=self.patches,
-            prefix_tokens=found.prefix,
-            blocks=len(self.loaded.found.blocks),
-            cuts=tuple(cuts),
-            eliminate_tail=self.options.tail_elimination,
-            restore=self.options.restore,
-            precision=self.options.precision_for(self.targets),
-            passes=self.options.passes,
-            targets=self.targets,
-            seed=self.options.seed,
-        )
-
-    def build(self, plan: Plan) -> ir.Model:
-        """The dense model with a plan applied."""
-        model = self.loaded.dense.clone()
-        apply_plan(model, plan)
-        return model
-
-    def keep_of(self, plan: Plan) -> float:
-        """Share of patch-token work kept, averaged over the blocks."""
-        return sum(plan.schedule()) / (self.patches * max(plan.blocks, 1))
-
-    def fits(self, spec: StrategySpec, budget: Budget) -> list[tuple[int, ...]]:
-        """Schedules of several families that meet a budget, the default first.
-
-        Raises:
-            PlanError: if the strategy cannot meet it with any.
-        """
-        out: list[tuple[int, ...]] = []
-        failure: PlanError | None = None
-        for family in families(self.cuts):
-            try:
-                out.append(self._fit(spec, family, budget))
-            except PlanError as error:
-                failure = failure or error
-        if not out and failure is not None:
-            raise failure
-        return out
-
-    def first_fit(self, spec: StrategySpec, budget: Budget) -> tuple[int, ...]:
-        """The schedule of the first family that meets a budget.
-
-        Raises:
-            PlanError: if the strategy cannot meet it with any.
-        """
-        failure: PlanError | None = None
-        for family in families(self.cuts):
-            try:
-                return self._fit(spec, family, budget)
-            except PlanError as error:
-                failure = failure or error
-        assert failure is not None
-        raise failure
-
-    @property
-    def cuts(self) -> int:
-        """The most cuts that a plan may have."""
-        return self.options.cuts or DEFAULT_CUTS
-
-    def _fewest(self, spec: StrategySpec) -> Callable[[int], int]:
-        strategy, prefix = make_strategy(spec), self.loaded.found.found.prefix
-        return lambda patches: strategy.fewest(patches, prefix)
-
-    def _fit(self, spec: StrategySpec, family: Spaced, budget: Budget) -> tuple[int, ...]:
-        fewest = self._fewest(spec)
-
-        def make(strength: float) -> tuple[int, ...]:
-            return family.kept(len(self.cost.blocks), self.patches, strength, fewest)
-
-        return self.settle(spec, make, budget)
-
-    def projection(
-        self, spec: StrategySpec, budget: Budget, near: Sequence[int]
-    ) -> Callable[[Sequence[int]], tuple[int, ...] | None]:
-        """What brings a proposed schedule back onto the budget; the strategy's own cost is taken from one nearby."""
-        fewest = self._fewest(spec)
-        if budget.kind == "keep":
-            price, goal = self._kept_share, budget.share
-        else:
-            own = count_macs(self.build(self.plan(spec, near))) - self._macs(near)
-            price, goal = self._macs, budget.share * self.dense_macs - own
-
-        def project(proposed: Sequence[int]) -> tuple[int, ...] | None:
-            few = limit_cuts(proposed, self.patches, self.cuts)
-            made = rebalance(few, price, goal, self.patches, fewest)
-            # What cannot be scaled onto the budget is no proposal.
-            return made if made is not None and abs(price(made) - goal) <= _CLOSE * goal else None
-
-        return project
-
-    def _kept_share(self, schedule: Sequence[int]) -> float:
-        return self.keep_of(self.plan(StrategySpec(name="keep-all"), schedule))
-
-    def settle(self, spec: StrategySpec, make: Callable[[float], Sequence[int]], budget: Budget) -> tuple[int, ...]:
-        """Fit a family of schedules to a budget, counting what the strategy itself costs.
-
-        Raises:
-            PlanError: if the budget cannot be met.
-        """
-        if budget.kind == "keep":
-            return fit_schedule(make, lambda s: self.keep_of(self.plan(spec, s)), budget.share)
-        overhead = 0.0
-        schedule: tuple[int, ...] = ()
-        for _ in range(_ROUNDS):
-            schedule = fit_schedule(make, self._macs, budget.share * self.dense_macs - overhead)
-            real = count_macs(self.build(self.plan(spec, schedule)))
-            if abs(real / self.dense_macs - budget.share) <= _CLOSE * budget.share:
-                break
-            overhead = real - self._macs(schedule)
-        return schedule
-
-    def _macs(self, schedule: Sequence[int]) -> float:
-        prefix = self.loaded.found.found.prefix
-        return self.cost.macs([self.patches + prefix, *[kept + prefix for kept in schedule]])
+_WITH_CLASS_TOKEN = ("importance-merge", "prune-merge", "cls-topk", *_WITHOUT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -355,11 +151,9 @@ def _searched(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge, pr
             stage.advance(1)
             return _score_or_worst(tried[schedule])
 
-        starts = bench.fits(spec, budget)
+        starts = list(bench.fits(spec, budget))
         project = bench.projection(spec, budget, starts[0])
-        trials = search(
-            score, starts, project, patches=bench.patches, evaluations=total, seed=bench.options.seed
-        )
+        trials = search(score, starts, project, patches=bench.patches, evaluations=total, seed=bench.options.seed)
     schedule = best(trials).schedule
     found = replace(tried[schedule], name=f"{spec.name}, searched")
     return Decision(bench.plan(spec, schedule), (found,))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprune.core.costs import node_macs
-from edgeprune.core.graph import constant_of, static_shape
+from edgeprune.core.graph import constant_of, downstream, static_shape
+from edgeprune.core.recognition import is_residual, token_dominators
 from edgeprune.report import BlockFacts, Inspection, StrategyFit, TensorFacts
 from edgeprune_passes.registry import strategies
 
@@ -77,8 +78,6 @@ def _past_source(node: ir.Node, found: Recognition) -> bool:
 
 def _ends(model: ir.Model, found: Recognition) -> set[ir.Node]:
     """The last residual Add of each block."""
-    from edgeprune.core.recognition import is_residual, token_dominators
-
     stream = found.found
     tree = token_dominators(list(model.graph), stream)
     ends: set[ir.Node] = set()
@@ -113,8 +112,6 @@ def _facts(block: Block, found: Recognition, nodes: Sequence[ir.Node]) -> BlockF
 
 def _mlp_width(nodes: Sequence[ir.Node], block: Block, width: int) -> int | None:
     """Rows of the weight that brings the MLP back to the stream's width."""
-    from edgeprune.core.graph import downstream
-
     behind = downstream([block.cut]) if block.cut is not None else set()
     inner = [_weight(node) for node in nodes if node in behind]
     rows = [shape[0] for shape in inner if shape is not None and shape[1] == width]

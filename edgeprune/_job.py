@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune._deciding import Bench, Budget, Decision, Judge, decide
+from edgeprune._bench import Bench, Budget
+from edgeprune._deciding import Decision, Judge, decide
 from edgeprune._delivering import build_engines, bundle, modelled
 from edgeprune._loading import pruned_facts
 from edgeprune._measuring import cpu_latency

@@ -92,10 +92,7 @@ def opened(model: str | Path, options: Options) -> Iterator[Loaded]:
 
 
 def _canonical(name: str, source: Source, options: Options, warnings: tuple[str, ...] = ()) -> Loaded:
-    import onnx_ir as ir
-
     dense = source.model.clone()
-    assert isinstance(dense, ir.Model)
     Canonicalize(inputs=options.inputs, batch=options.batch).apply(dense)
     inputs = {str(value.name): static_shape(value) or () for value in dense.graph.inputs}
     return Loaded(name, source, dense, recognize(dense), inputs, warnings)

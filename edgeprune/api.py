@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune._deciding import make_budget
+from edgeprune._bench import make_budget
 from edgeprune._delivering import check_free, output_folder
 from edgeprune._inspecting import inspection_of
 from edgeprune._job import Job
@@ -122,7 +122,7 @@ def inspect(model: str | Path, *, options: Options | None = None) -> Inspection:
         return inspection_of(loaded)
 
 
-def export(
+def export(  # noqa: PLR0913 - an exporter's options
     source: str,
     out: Path,
     *,

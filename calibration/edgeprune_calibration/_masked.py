@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, tuple[int, ...]]
 
 EXTRA = 8  # tokens that a head may put in front of the stream, or slice off it, before it attends
+_CONTRACTIONS = {"MatMul", "ReduceSum"}
 _THROUGH = 16  # nodes between a softmax and its values: transposes, a NaN guard, a mix of heads
 
 
@@ -108,7 +109,7 @@ class MaskedDense:
         return True
 
     def _readers(self, probs: ir.Value, columns: int) -> Iterator[tuple[ir.Node, int, tuple[int, ...]]]:
-        """Where probabilities meet the values: (MatMul, operand, shape of the operand)."""
+        """Where probabilities meet the values, or are summed to be normalised again: (node, operand, its shape)."""
         front: list[ir.Value] = [probs]
         seen: set[ir.Node] = set()
         while front and len(seen) < _THROUGH:
@@ -120,7 +121,7 @@ class MaskedDense:
                 position = 0 if node.inputs[0] is value else 1
                 shape = self.shapes.get(name_of(value), ())
                 contracted = len(shape) - 1 - position
-                if node.op_type == "MatMul" and contracted > 0 and shape[contracted] == columns:
+                if node.op_type in _CONTRACTIONS and contracted > 0 and shape[contracted] == columns:
                     yield node, position, shape
                     continue
                 front.extend(node.outputs)

@@ -61,7 +61,8 @@ def merge_matrix(index: Array, source: Array, own: Array, weights: Array, length
     matrix = np.zeros((*index.shape, length), dtype=np.float32)
     np.put_along_axis(matrix, index[..., None], own.reshape(*index.shape, 1), axis=2)
     for sample, sources, shares in zip(matrix, source, weights, strict=True):
-        np.add.at(sample, (slice(None), np.asarray(sources, dtype=np.int64)), shares)
+        # Not `sample[:, sources] +=`: that counts a token that is named twice only once.
+        np.add.at(sample.T, np.asarray(sources, dtype=np.int64), shares.T)
     return matrix
 
 

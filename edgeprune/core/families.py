@@ -1,7 +1,7 @@
 """Families of schedules: few cuts, spread over the depth. Each has one strength that a budget decides.
 
-Measured on DeiT-Tiny at 0.65 of its MACs (100 photographs, KL to dense, one strategy): eleven cuts 0.029, five 0.021, four
-0.016, three 0.017, two 0.023. Few cuts also are few small kernels.
+Measured on DeiT-Tiny at 0.65 of its MACs, importance-merge, KL to dense on 100 photographs: seven cuts 0.017, five
+0.021, four 0.016, three 0.017, two 0.023. Few cuts also are few small kernels.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Spaced:
 
 def families(cuts: int) -> tuple[Spaced, ...]:
     """Where a search begins: the default first, then other depths and fewer cuts."""
-    wanted = (Spaced(cuts), Spaced(cuts, 0.1, 0.8), Spaced(cuts, 0.2, 0.6), Spaced(cuts, 0.3, 0.9), Spaced(cuts, 0.0, 0.7))
+    depths = ((0.2, 0.8), (0.1, 0.8), (0.2, 0.6), (0.3, 0.9), (0.0, 0.7))
+    wanted = tuple(Spaced(cuts, first, last) for first, last in depths)
     fewer = (Spaced(cuts - 1),) if cuts > 1 else ()
     return (*wanted, *fewer)
 

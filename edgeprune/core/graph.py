@@ -45,6 +45,17 @@ def consumers(value: ir.Value) -> Iterator[ir.Node]:
             yield use.node
 
 
+def captured(node: ir.Node) -> Iterator[ir.Value]:
+    """Values that the node's subgraphs read from outside; they are not among its inputs."""
+    for attribute in node.attributes.values():
+        graphs = [attribute.value] if attribute.type.name == "GRAPH" else ()
+        for graph in attribute.value if attribute.type.name == "GRAPHS" else graphs:
+            inner = list(graph.all_nodes())
+            own = {*graph.inputs, *graph.initializers.values(), *(v for n in inner for v in n.outputs)}
+            yield from (v for n in inner for v in n.inputs if v is not None and v not in own)
+            yield from (v for v in graph.outputs if v not in own)
+
+
 def downstream(values: Iterable[ir.Value]) -> set[ir.Node]:
     """All nodes that depend on one of the values."""
     seen: set[ir.Node] = set()

@@ -11,7 +11,7 @@ from edgeprune.core.errors import ModelError
 from edgeprune.core.flow.call import sole_tokens
 from edgeprune.core.flow.engine import Flow, run_flow
 from edgeprune.core.flow.labels import Resize
-from edgeprune.core.graph import consumers, downstream, name_of
+from edgeprune.core.graph import captured, consumers, downstream, name_of
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.source import Stream, candidates, settle
 
@@ -93,8 +93,6 @@ def recognize(model: ir.Model) -> Recognition:
 
 
 def _no_attention(nodes: Sequence[ir.Node]) -> Refusal:
-    if not any(node.op_type == "Softmax" for node in nodes):
-        return Refusal(RefusalCode.NO_ATTENTION, "the graph has no softmax attention")
     return Refusal(
         RefusalCode.NO_SOURCE, "no attention runs over the whole of any token sequence that starts at an input"
     )
@@ -137,7 +135,9 @@ def _refused_before_attention(flow: Flow) -> tuple[Refusal, ...]:
     return tuple(
         refusal
         for node, refusal in flow.refusals.items()
-        if any(is_attention_softmax(n) for n in downstream(node.outputs)) or is_attention_softmax(node)
+        if is_attention_softmax(node)
+        or any(captured(node))
+        or any(is_attention_softmax(n) for n in downstream(node.outputs))
     )
 
 

@@ -56,7 +56,7 @@ def _tensor(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
 def _varint(number: int) -> bytes:
     """Protobuf's variable-length integer: seven bits a byte, low first."""
     out = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - seven bits
+    while number > 0x7F:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     out.append(number)

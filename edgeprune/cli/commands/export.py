@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeprune.cli.options import json_option, option, shape_options
 from edgeprune.cli.output import show, show_json
 from edgeprune.cli.state import general_options
+
+
+if TYPE_CHECKING:
+    from edgeprune_calibration._torch_export import Exporter
 
 
 @click.command("export", short_help="Export PyTorch to ONNX, and check it.")
@@ -26,7 +31,7 @@ from edgeprune.cli.state import general_options
 def export_command(
     source: str,
     out: Path,
-    exporter: str,
+    exporter: Exporter,
     opset: int | None,
     inputs: tuple[tuple[str, tuple[int, ...]], ...],
     batch: int,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgeprune.core.flow.call import Call, Declined, Edit
 from edgeprune.core.flow.labels import Grid, Label, Resize, plain_axis
 from edgeprune.core.flow.rules import RULES
-from edgeprune.core.graph import name_of, static_shape
+from edgeprune.core.graph import captured, name_of, static_shape
 from edgeprune.core.refusals import Refusal, RefusalCode
 
 if TYPE_CHECKING:
@@ -50,7 +50,11 @@ def run_flow(nodes: Iterable[ir.Node], seeds: Mapping[ir.Value, Label], resize: 
     """Carry the labels of `seeds` forward through `nodes`, which are in topological order."""
     flow = Flow(labels=dict(seeds))
     for node in nodes:
-        if any(v in flow.stopped for v in node.inputs if v is not None):
+        if any(v in flow.stopped or v in flow.labels for v in captured(node)):
+            reason = f"tokens are read inside a subgraph ({node.op_type} node)"
+            flow.refusals[node] = Refusal(RefusalCode.NO_RULE, reason, (name_of(node),))
+            flow.stopped.update(node.outputs)
+        elif any(v in flow.stopped for v in node.inputs if v is not None):
             flow.stopped.update(v for v in node.outputs if v not in seeds)
         elif any(v in flow.labels for v in node.inputs if v is not None):
             _visit(flow, node, seeds, resize)
