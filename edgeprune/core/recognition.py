@@ -77,6 +77,8 @@ class Recognition:
 def recognize(model: ir.Model) -> Recognition:
     """Recognise a model in canonical form."""
     nodes = list(model.graph)
+    if not any(is_attention_softmax(node) for node in nodes):
+        return Recognition(None, (), (Refusal(RefusalCode.NO_ATTENTION, "the graph has no softmax attention"),))
     declined: list[Refusal] = []
     for guess in candidates(nodes, model.graph.inputs):
         flow = run_flow(nodes, {guess.value: guess.label}, Resize(0, 0, 0))
@@ -89,13 +91,8 @@ def recognize(model: ir.Model) -> Recognition:
             reason = "fresh tokens stand behind or between the patch tokens"
             return Recognition(None, (), (Refusal(RefusalCode.POSITION_BOUND, reason, (name_of(guess.value),)),))
         return _describe(nodes, stream)
-    return Recognition(None, (), tuple(declined[:1]) or (_no_attention(nodes),))
-
-
-def _no_attention(nodes: Sequence[ir.Node]) -> Refusal:
-    return Refusal(
-        RefusalCode.NO_SOURCE, "no attention runs over the whole of any token sequence that starts at an input"
-    )
+    reason = "no attention runs over the whole of any token sequence that starts at an input"
+    return Recognition(None, (), tuple(declined[:1]) or (Refusal(RefusalCode.NO_SOURCE, reason),))
 
 
 def _first_square(nodes: Sequence[ir.Node], flow: Flow) -> tuple[Segment, ...] | None:

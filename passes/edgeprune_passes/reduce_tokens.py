@@ -178,16 +178,21 @@ class _Work:
             node.replace_input_with(0, tape.op("Add", scores, bias))
 
     def place_restores(self, restore: Restore) -> list[tuple[ir.Node, Label]]:
-        """Put Restore nodes where tokens leave the stream and all of them are needed."""
+        """Put Restore nodes where tokens leave the stream and all of them are needed.
+
+        Raises:
+            PlanError: if there are such places and nothing may be restored.
+        """
         flow = self.stream.flow
         tree = token_dominators(list(self.model.graph), self.stream)
         anchors = [a.softmax for block in self.found.blocks for a in block.attentions]
         first = self.found.blocks[self.cuts_start()].cut if self.found.blocks else None
-        spots: dict[ir.Value, None] = {}
-        for value in self._exits(restore):
-            chain = tree.chain(value)
-            if first is None or first in chain:
-                spots[_spot(flow, chain, anchors)] = None
+        chains = [tree.chain(value) for value in self._exits(restore)]
+        cut = [chain for chain in chains if first is None or first in chain]
+        if restore == "none" and cut:
+            msg = f"the head needs all tokens: {next(iter(flow.refusals.values()))}"
+            raise PlanError(msg, hint="let tokens be restored: --restore auto")
+        spots = dict.fromkeys(_spot(flow, chain, anchors) for chain in cut)
         placed = []
         for spot in spots:
             node = place_restore(self.model, spot, anchors)
@@ -200,19 +205,12 @@ class _Work:
         return next(i for i, block in enumerate(self.found.blocks) if block.cut is not None)
 
     def _exits(self, restore: Restore) -> list[ir.Value]:
-        """Values whose further use needs every token.
-
-        Raises:
-            PlanError: if there are such values and nothing may be restored.
-        """
+        """Values whose further use needs every token: refused, or mixed with what is known no more."""
         flow = self.stream.flow
-        refused = [v for node in flow.refusals for v in node.inputs if v is not None and flow.tokens_on(v)]
+        stopped = [node for node in self.model.graph if any(v in flow.stopped for v in node.outputs)]
+        refused = [v for node in stopped for v in node.inputs if v is not None and flow.tokens_on(v)]
         if restore == "none":
-            if refused:
-                refusal = next(iter(flow.refusals.values()))
-                msg = f"the head needs all tokens: {refusal}"
-                raise PlanError(msg, hint="let tokens be restored: --restore auto")
-            return []
+            return refused
         outputs = [v for v in self.model.graph.outputs if flow.tokens_on(v)]
         merged = any(strategy.merges for strategy in self.strategies)
         pooled = [v for node in flow.pools() for v in node.inputs[:1] if v is not None] if merged else []
