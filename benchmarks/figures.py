@@ -1,0 +1,98 @@
+"""Write the figures of the README from the stored results, so that no number there is typed by hand.
+
+    python benchmarks/figures.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from _results import RESULTS
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
+
+
+def main() -> None:
+    """Write, or with --check say whether the README is up to date."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    text = README.read_text()
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    new = f"{head}{BEGIN}\n{figures()}{END}{tail}"
+    if check and new != text:
+        sys.exit("the figures of the README are not those of benchmarks/results: run `python benchmarks/figures.py`")
+    if not check:
+        README.write_text(new)
+
+
+def figures() -> str:
+    """The block between the marks."""
+    deit, saliency = load("deit_tiny"), load("saliency")
+    machine = deit["strategies"]["machine"]
+    lines = [
+        "DeiT-Tiny with its published weights, nothing trained; decided on 100 photographs, scored on 400 others:",
+        "",
+        "| | MACs | same class as dense | KL to dense | top-1 | ONNX Runtime CPU latency |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [deit_row(row, latencies(deit)) for row in deit["strategies"]["rows"] if wanted(row)]
+    best = max(saliency["rows"], key=lambda row: row.get("correlation") or 0)
+    lines += [
+        "",
+        f"A saliency ViT (DINOv2-S with a convolutional decoder) at `--keep {best['keep']:g}`, tokens restored before the "
+        f"decoder: {best['macs_ratio']:.2f} of the MACs, maps correlate {best['correlation']:.3f} with the dense ones on "
+        f"{saliency['photographs']} photographs.",
+        "",
+        f"Measured on {machine['cpu']}, {machine['threads']} threads, medians of interleaved runs; a busy machine, so read "
+        "ratios. Tables of all strategies, the published methods beside ours, engines and architectures are in "
+        "[benchmarks/results](benchmarks/results); `make bench` makes them again.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def wanted(row: dict[str, Any]) -> bool:
+    """Dense and what the default would choose."""
+    return row["what"] == "dense" or (str(row["what"]).startswith("auto") and row.get("kl") is not None)
+
+
+def latencies(deit: dict[str, Any]) -> dict[float, float]:
+    """Latency ratio of the automatic choice by what was asked."""
+    rows = deit.get("latency", {}).get("rows", [])
+    return {float(row["what"].split("-")[-1]): row["latency_ratio"] for row in rows if row["what"].startswith("auto-")}
+
+
+def deit_row(row: dict[str, Any], latency: dict[float, float]) -> str:
+    """One line of the table."""
+    if row["what"] == "dense":
+        return f"| dense | 1 | | | {row['top1']:.1f} % | 1 |"
+    ratio = latency.get(float(row["asked"]))
+    shown = f"{ratio:.2f}" if ratio is not None else ""
+    return (
+        f"| `--macs {row['asked']:g}` | {row['macs_ratio']:.2f} | {row['agreement']:.1f} % | {row['kl']:.4f} | "
+        f"{row['top1']:.1f} % | {shown} |"
+    )
+
+
+def load(name: str) -> dict[str, Any]:
+    """Stored results.
+
+    Raises:
+        SystemExit: if they were not made yet.
+    """
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        sys.exit(f"no results in {path.name}: run `make bench`")
+    data: dict[str, Any] = json.loads(path.read_text())
+    return data
+
+
+if __name__ == "__main__":
+    main()
