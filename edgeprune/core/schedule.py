@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp, log
 from typing import TYPE_CHECKING
 
 from edgeprune.core.errors import PlanError
@@ -11,29 +12,56 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _STEPS = 40
+# At full strength the rates remove this many times what would leave one token: early blocks are then cut hard, too.
+_STRONGEST = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A family of schedules with one strength: share(i) = 1 - strength * ((i - start + 1) / (n - start)) ** power.
+    """A family of schedules with one strength: the share that a cut removes is a bell over the depth.
+
+    rate(t) = exp(-(t - centre)^2 / (2 width^2)) at relative depth t in [0, 1], zero in the first cut points; a schedule
+    is N * exp(-strength * c * cumulated rate). Early blocks see nearly all tokens, most go in the middle, and the last
+    cuts, which save little, remove little. The defaults were the best of 30 on 100 photographs with DeiT-Tiny.
 
     Attributes:
-        start: the first of the `n` cut points that cuts; those before it stay whole.
-        power: above one the cuts come late, below one early.
+        centre: where most tokens go.
+        width: of the bell.
+        start: share of the cut points, from the first on, that stay whole.
     """
 
-    start: int = 1
-    power: float = 1.3
+    centre: float = 0.8
+    width: float = 0.4
+    start: float = 0.15
+
+    def rates(self, points: int) -> tuple[float, ...]:
+        """How much of the whole reduction falls to each of `points` cut points; they sum to one."""
+        whole = min(round(self.start * points), points - 1)
+        depth = [i / max(points - 1, 1) for i in range(points)]
+        bell = [0.0 if i < whole else exp(-((t - self.centre) ** 2) / (2 * self.width**2)) for i, t in enumerate(depth)]
+        return tuple(rate / sum(bell) for rate in bell)
 
     def kept(self, points: int, patches: int, strength: float, fewest: Callable[[int], int]) -> tuple[int, ...]:
         """Patch tokens after each of `points` cut points, never fewer than `fewest` of those before allows."""
-        out, before = [], patches
-        span = max(points - self.start, 1)
-        for i in range(points):
-            share = 1.0 if i < self.start else 1.0 - strength * ((i - self.start + 1) / span) ** self.power
-            before = min(before, max(round(share * patches), fewest(before), 1))
-            out.append(before)
-        return tuple(out)
+        return reduced(self.rates(points), patches, strength, fewest)
+
+
+def reduced(rates: Sequence[float], patches: int, strength: float, fewest: Callable[[int], int]) -> tuple[int, ...]:
+    """The schedule of relative rates at a strength in [0, 1], of which one leaves what `fewest` forbids to remove."""
+    out, before, exact = [], patches, float(patches)
+    total = _STRONGEST * log(patches + 1)
+    for rate in rates:
+        exact *= exp(-strength * total * rate)
+        before = min(before, max(round(exact), fewest(before), 1))
+        out.append(before)
+    return tuple(out)
+
+
+def rates_of(schedule: Sequence[int], patches: int) -> tuple[float, ...]:
+    """Relative rates of a schedule, as `reduced` takes them; all zero for one that removes nothing."""
+    logs = [log(a / b) for a, b in zip((patches, *schedule), schedule, strict=False)]
+    total = sum(logs)
+    return tuple(value / total if total else 0.0 for value in logs)
 
 
 def fit_schedule(
@@ -63,24 +91,14 @@ def fit_schedule(
 
 
 def rebalance(
-    schedule: Sequence[int],
+    rates: Sequence[float],
     cost: Callable[[Sequence[int]], float],
     budget: float,
     patches: int,
     fewest: Callable[[int], int],
 ) -> tuple[int, ...] | None:
-    """Scale what a proposed schedule removes so that it costs the budget again; None if it cannot."""
-    removed = [a - b for a, b in zip((patches, *schedule), schedule, strict=False)]
-
-    def make(strength: float) -> tuple[int, ...]:
-        out, before, exact = [], patches, float(patches)
-        for share in removed:
-            exact -= share * strength * 2
-            before = min(before, max(round(exact), fewest(before), 1))
-            out.append(before)
-        return tuple(out)
-
+    """The schedule of relative rates that costs the budget; None if none does."""
     try:
-        return fit_schedule(make, cost, budget)
+        return fit_schedule(lambda strength: reduced(rates, patches, strength, fewest), cost, budget)
     except PlanError:
         return None
