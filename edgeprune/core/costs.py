@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune.core.recognition import Recognition
+    from edgeprune.core.source import Stream
 
 
 def node_macs(node: ir.Node) -> int:
@@ -32,7 +33,17 @@ def node_macs(node: ir.Node) -> int:
         if weight is None:
             return 0
         return prod(out) * prod(weight[1:]) if node.op_type == "Conv" else prod(first) * prod(weight[1:])
-    return 0
+    return _einsum_macs(node) if node.op_type == "Einsum" else 0
+
+
+def _einsum_macs(node: ir.Node) -> int:
+    """The product over all letters of two or more operands."""
+    terms = node.attributes["equation"].as_string().replace(" ", "").split("->")[0].split(",")
+    shapes = [static_shape(value) or () for value in node.inputs if value is not None]
+    sizes = {
+        letter: dim for term, shape in zip(terms, shapes, strict=True) for letter, dim in zip(term, shape, strict=False)
+    }
+    return prod(sizes.values()) if len(terms) > 1 else 0
 
 
 def count_macs(model: ir.Model) -> int:
@@ -80,7 +91,7 @@ def token_cost(model: ir.Model, found: Recognition) -> TokenCost:
         before = [stage[p] for v in node.inputs if v is not None and (p := v.producer()) in stage]
         here = max([*before, 0])
         macs = node_macs(node)
-        axes = _token_axes(node, found)
+        axes = _token_axes(node, stream)
         if axes == 0:
             fixed += macs
         elif axes == 1:
@@ -91,11 +102,16 @@ def token_cost(model: ir.Model, found: Recognition) -> TokenCost:
     return TokenCost(fixed, tuple(linear), tuple(square), tuple(index for index, _ in cuts))
 
 
-def _token_axes(node: ir.Node, found: Recognition) -> int:
-    """How many token axes a product runs over: those of its result, and one that it contracts."""
-    flow = found.found.flow
-    carried = [v for v in node.inputs if v is not None and constant_of(v) is None]
-    inputs = sum(len(flow.tokens_on(v)) for v in carried)
-    outputs = len(flow.tokens_on(node.outputs[0])) if node.outputs else 0
+def _token_axes(node: ir.Node, stream: Stream) -> int:
+    """How many axes of tokens that may go a product runs over: those of its result, and one that it contracts."""
+    inputs = sum(_removable_axes(v, stream) for v in node.inputs if v is not None and constant_of(v) is None)
+    outputs = _removable_axes(node.outputs[0], stream) if node.outputs else 0
     contracted = (inputs - outputs) // 2 if inputs > outputs else 0
     return outputs + contracted
+
+
+def _removable_axes(value: ir.Value, stream: Stream) -> int:
+    """Token axes that are not of prefix tokens alone."""
+    label = stream.flow.labels.get(value)
+    found = [label.tokens_at(i) for i in label.token_axes] if label is not None else []
+    return sum(any(not s.fresh and s.stop > stream.prefix for s in tokens.segments) for tokens in found if tokens)

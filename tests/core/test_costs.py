@@ -1,0 +1,77 @@
+"""MACs counted, and predicted for other numbers of tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.flow import graph
+from support.surgery import canonical, reduce
+from support.tiny_torch import Spelling, build
+
+from edgeprune.core.costs import count_macs, count_params, node_macs, token_cost
+from edgeprune.core.recognition import recognize
+from edgeprune_passes.eliminate_tail import EliminateTail
+
+
+def real(*shape: int) -> np.ndarray:
+    return np.ones(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("item", "macs"),
+    [
+        (graph("y = MatMul(x, w)", w=real(12, 5)), 2 * 7 * 12 * 5),
+        (graph("t = Transpose<perm=[0,2,1]>(x) y = MatMul(x, t)"), 2 * 7 * 7 * 12),
+        (graph("y = Gemm(x, w)", "TD", w=real(12, 5)), 7 * 12 * 5),
+        (graph("y = Gemm<transA=1, transB=1>(x, w)", "DT", w=real(5, 12)), 7 * 12 * 5),
+        (graph("y = Conv<pads=[1,1]>(x, w)", "BET", w=real(6, 4, 3)), 2 * 7 * 6 * 4 * 3),
+        (graph("y = Conv<group=4>(x, w)", "BET", w=real(4, 1, 2)), 2 * 6 * 4 * 2),
+        (graph("y = ConvTranspose<strides=[2]>(x, w)", "BET", w=real(4, 6, 2)), 2 * 4 * 7 * 6 * 2),
+        (graph('y = Einsum<equation="btd,de->bte">(x, w)', w=real(12, 5)), 2 * 7 * 12 * 5),
+        (graph('y = Einsum<equation="btd->bdt">(x)'), 0),
+        (graph("y = Add(x, x)"), 0),
+        (graph("y = Softmax(x)"), 0),
+    ],
+)
+def test_a_node_costs_its_products(item, macs):
+    assert sum(map(node_macs, item.model().graph)) == macs
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        Spelling(),
+        Spelling(attention="mha"),
+        Spelling(head="mean", prefix=0),
+        Spelling(head="pool"),
+        Spelling(head="grid"),
+        Spelling(head="tokens", rope=True, prefix=3),
+        Spelling(text=True, attention="grouped"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("tail", [False, True])
+def test_predicted_macs_are_those_of_the_cut_graph(spelling, tail):
+    """For a choice of tokens, which costs no product itself; a restored head sees all tokens again."""
+    model = canonical(spelling, 2)
+    if tail:
+        EliminateTail().apply(model)
+    found = recognize(model)
+    cost = token_cost(model, found)
+    prefix = found.found.prefix
+    assert cost.macs([spelling.tokens] * len(cost.linear)) == count_macs(model)
+    keep = {0: 9, 1: 6, 2: 4} if len(cost.blocks) > 2 else {0: 9, 1: 6}
+    reduce(model, keep, "uniform", restore="auto")
+    predicted = cost.macs([spelling.tokens, *(k + prefix for k in keep.values())])
+    restored = spelling.head in {"grid", "tokens"}
+    assert predicted == pytest.approx(count_macs(model), rel=1e-9 if not restored else 0.03)
+    assert cost.blocks == tuple(keep)
+
+
+def test_parameters_are_the_floating_weights_that_are_used():
+    spelling = Spelling()
+    module = build(spelling)
+    used = {name: p for name, p in module.named_parameters() if not name.startswith(("other", "query", "decoder"))}
+    folded = 3  # the scale of each block's queries
+    expected = sum(p.numel() for p in used.values()) + folded
+    assert abs(count_params(canonical(spelling, 1)) - expected) <= 25 * spelling.depth  # constants of GELU and scales
