@@ -91,13 +91,17 @@ def fit_schedule(
 
 
 def rebalance(
-    rates: Sequence[float],
+    schedule: Sequence[int],
     cost: Callable[[Sequence[int]], float],
     budget: float,
     patches: int,
     fewest: Callable[[int], int],
 ) -> tuple[int, ...] | None:
-    """The schedule of relative rates that costs the budget; None if none does."""
+    """A proposed schedule made stronger or weaker until it costs the budget; None if it cannot.
+
+    The rates of its cuts stay in proportion.
+    """
+    rates = rates_of(schedule, patches)
     try:
         return fit_schedule(lambda strength: reduced(rates, patches, strength, fewest), cost, budget)
     except PlanError:

@@ -9,6 +9,7 @@ choice among them is made by what it predicts, not by the luckiest score.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -45,7 +46,7 @@ class Trial:
 def search(
     score: Callable[[Schedule], float],
     starts: Sequence[Schedule],
-    project: Callable[[Sequence[float]], Schedule | None],
+    project: Callable[[Sequence[int]], Schedule | None],
     *,
     patches: int,
     evaluations: int,
@@ -56,7 +57,7 @@ def search(
     Args:
         score: lower is better, positive. Take one that few bad samples do not decide, like the mean of sqrt(KL).
         starts: schedules on the budget, evaluated first.
-        project: the schedule on the budget with given relative rates of removal, None if there is none.
+        project: brings a proposed schedule back onto the budget; None if that is impossible.
         patches: patch tokens before the first cut point.
         evaluations: how many schedules may be scored, starts included.
         seed: of the variations.
@@ -78,9 +79,14 @@ def search(
     return tuple(sorted(trials, key=lambda trial: trial.expected))
 
 
+def best(trials: Sequence[Trial]) -> Trial:
+    """The trial to take: the one that is expected to be best, not the luckiest."""
+    return min(trials, key=lambda trial: trial.expected)
+
+
 def _next(
     scores: dict[Schedule, float],
-    project: Callable[[Sequence[float]], Schedule | None],
+    project: Callable[[Sequence[int]], Schedule | None],
     patches: int,
     rng: np.random.Generator,
 ) -> list[Schedule]:
@@ -91,8 +97,7 @@ def _next(
     promising = np.argsort(_predict(scores, known, patches)[0])[:3]
     proposals: dict[Schedule, None] = {}
     for i in range(_PROPOSALS):
-        rates = np.array(rates_of(known[promising[i % len(promising)]], patches))
-        schedule = project(tuple((rates * _wave(len(rates), rng)).tolist()))
+        schedule = project(_varied(known[promising[i % len(promising)]], patches, rng))
         if schedule is not None and schedule not in scores:
             proposals[schedule] = None
     if not proposals:
@@ -101,12 +106,16 @@ def _next(
     return [list(proposals)[int(np.argmin(mean - deviation))]]
 
 
-def _wave(points: int, rng: np.random.Generator) -> np.ndarray:
-    """A smooth positive factor over the depth."""
-    depth = np.arange(points) / max(points - 1, 1)
+def _varied(schedule: Schedule, patches: int, rng: np.random.Generator) -> Schedule:
+    """A schedule with the rates of its cuts multiplied by a smooth positive factor over the depth."""
+    rates = np.array(rates_of(schedule, patches))
+    depth = np.arange(len(rates)) / max(len(rates) - 1, 1)
     order = np.arange(1, _WAVES + 1)
     weights = _SPREAD * rng.standard_normal(_WAVES) / order
-    return np.asarray(np.exp(np.cos(np.pi * np.outer(depth, order)) @ weights))
+    varied = rates * np.exp(np.cos(np.pi * np.outer(depth, order)) @ weights)
+    total = log(patches / schedule[-1]) / max(varied.sum(), 1e-9)
+    kept = patches * np.exp(-np.cumsum(varied) * total)
+    return tuple(int(count) for count in np.maximum(kept.round(), 1))
 
 
 def _predict(scores: dict[Schedule, float], asked: Sequence[Schedule], patches: int) -> tuple[np.ndarray, np.ndarray]:

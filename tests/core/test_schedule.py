@@ -76,11 +76,17 @@ def test_a_budget_below_the_strongest_is_refused():
     assert caught.value.hint
 
 
-def test_rates_of_a_schedule_give_it_back():
+def test_a_schedule_on_the_budget_stays():
     schedule = (196, 180, 150, 150, 90)
-    rates = rates_of(schedule, 196)
-    assert rates[0] == rates[3] == 0
-    assert rebalance(rates, mean, mean(schedule), 196, one) == schedule
+    assert rebalance(schedule, mean, mean(schedule), 196, one) == schedule
+
+
+def test_a_proposal_is_scaled_onto_the_budget_with_its_rates():
+    made = rebalance((196, 180, 150, 150, 90), mean, 120, 196, one)
+    assert made is not None
+    assert mean(made) == pytest.approx(120, abs=1)  # five counts, each rounded to a whole token
+    assert (made[0], made[2]) == (196, made[3])
+    assert rates_of(made, 196) == pytest.approx(rates_of((196, 180, 150, 150, 90), 196), abs=0.01)
 
 
 def test_rates_of_nothing_removed_are_zero():
@@ -89,4 +95,4 @@ def test_rates_of_nothing_removed_are_zero():
 
 
 def test_what_cannot_be_rebalanced_is_none():
-    assert rebalance((0.0, 0.0, 1.0), mean, 5, 16, one) is None
+    assert rebalance((16, 16, 8), mean, 5, 16, one) is None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeprune.core.schedule import Curve, fit_schedule, rates_of, rebalance
-from edgeprune.core.search import Schedule, search
+from edgeprune.core.search import Schedule, best, search
 
 PATCHES, POINTS, BUDGET = 196, 11, 125.0
 
@@ -21,8 +21,8 @@ def mean(schedule: Sequence[int]) -> float:
     return sum(schedule) / len(schedule)
 
 
-def project(rates: Sequence[float]) -> Schedule | None:
-    return rebalance(rates, mean, BUDGET, PATCHES, one)
+def project(proposed: Sequence[int]) -> Schedule | None:
+    return rebalance(proposed, mean, BUDGET, PATCHES, one)
 
 
 def start(curve: Curve) -> Schedule:
@@ -40,7 +40,7 @@ def harm(schedule: Schedule) -> float:
 
 def test_it_gets_nearer_to_the_optimum_than_its_starts():
     trials = search(harm, STARTS, project, patches=PATCHES, evaluations=20)
-    assert harm(trials[0].schedule) < 0.01 + 0.4 * (min(map(harm, STARTS)) - 0.01)
+    assert harm(best(trials).schedule) < 0.01 + 0.4 * (min(map(harm, STARTS)) - 0.01)
 
 
 def test_noise_is_seen_through():
@@ -49,7 +49,7 @@ def test_noise_is_seen_through():
     trials = search(
         lambda s: harm(s) * np.exp(0.2 * rng.standard_normal()), STARTS, project, patches=PATCHES, evaluations=30
     )
-    assert harm(trials[0].schedule) < min(map(harm, STARTS))
+    assert harm(best(trials).schedule) < min(map(harm, STARTS))
 
 
 def test_starts_come_first_and_the_number_of_evaluations_is_kept():
