@@ -45,6 +45,7 @@ bench: $(VENV)/.test ## run the benchmarks; tables on the terminal, JSON in benc
 
 zoo: $(VENV)/.test ## export real architectures, compile each, and tabulate exact, refused and failed
 	$(BIN)/python benchmarks/zoo.py --out $(OUT)/zoo
+	$(BIN)/python benchmarks/zoo.py --out $(OUT)/zoo-more --more
 
 wheel: $(VENV)/.test ## build the wheel into dist/
 	$(BIN)/python -m hatchling build -t wheel

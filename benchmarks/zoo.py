@@ -1,10 +1,11 @@
 """Conformance over real architectures: every export is cut once and proved by the mask oracle, or says why not.
 
     python benchmarks/zoo.py --out build/zoo [--only SUBSTR] [--timeout SECONDS]
+    python benchmarks/zoo.py --out build/zoo-more --more
 
-Exports that are not there are made first by ../shared/zoo/export_zoo.py, in hours; --deadline bounds it.
-Every export runs in a process of its own, so that a crash or an endless loop is one line of the table. Writes
-`benchmarks/results/zoo.json` and `zoo.md`.
+Exports that are not there are made first, in hours; --deadline bounds it: by ../shared/zoo/export_zoo.py, or with
+--more by zoo_more.py beside this file. Every export runs in a process of its own, so that a crash or an endless loop is
+one line of the table. Writes `benchmarks/results/zoo.json` and `zoo.md`, or `zoo_more.json` and `zoo_more.md`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from edgeprune.core.refusals import Refusal
 from edgeprune_calibration.oracle import find_sites, prove
 
 HERE = Path(__file__).resolve().parent
-EXPORTER = HERE.parent.parent / "shared" / "zoo" / "export_zoo.py"
+EXPORTERS = {"zoo": HERE.parent.parent / "shared" / "zoo" / "export_zoo.py", "zoo_more": HERE / "zoo_more.py"}
 DYNAMIC = ("df", "du", "hf", "hu")  # how names of exports with a symbolic batch end
 
 
@@ -35,6 +36,7 @@ def main() -> None:
     """Run all, or one in this process with --one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/zoo"), help="folder of the exporter, onnx/ is below it")
+    parser.add_argument("--more", action="store_true", help="the architectures of zoo_more.py")
     parser.add_argument("--only", default="", help="exports whose name contains this")
     parser.add_argument("--timeout", type=float, default=300, help="seconds an export may take")
     parser.add_argument("--deadline", type=float, default=240, help="minutes that exporting may take")
@@ -44,7 +46,8 @@ def main() -> None:
     if options.one is not None:
         print(json.dumps(judge(options.one, options.batch)))
         return
-    folder = exports(options.out, options.deadline)
+    name = "zoo_more" if options.more else "zoo"
+    folder = exports(options.out, EXPORTERS[name], options.deadline)
     table = []
     for path in sorted(folder.glob("*.onnx")):
         if options.only in path.name:
@@ -52,16 +55,16 @@ def main() -> None:
                 row = apart(path, batch, options.timeout)
                 table.append(row)
                 print(f"{row['verdict']:<8} {row['export']:<52} b{batch} {row['detail']}", flush=True)
-    report(table, partial=bool(options.only))
+    report(table, "" if options.only else name)
 
 
-def exports(out: Path, deadline: float) -> Path:
+def exports(out: Path, exporter: Path, deadline: float) -> Path:
     """Folder of exports, made if there are none."""
     folder = out / "onnx"
     if not any(folder.glob("*.onnx")):
-        if not EXPORTER.exists():
+        if not exporter.exists():
             sys.exit(f"no exports in {folder} and no exporter at ../shared/zoo/export_zoo.py")
-        words = [sys.executable, str(EXPORTER), "--out", str(out), "--deadline", str(deadline)]
+        words = [sys.executable, str(exporter), "--out", str(out), "--deadline", str(deadline)]
         subprocess.run(words, check=True)
     return folder
 
@@ -121,15 +124,15 @@ def inputs(
     yield ("random",), feed
 
 
-def report(table: list[dict[str, object]], *, partial: bool) -> None:
-    """Counts on the terminal; the table as JSON and Markdown."""
+def report(table: list[dict[str, object]], name: str) -> None:
+    """Counts on the terminal; the table as JSON and Markdown, unless it has no name."""
     counts = Counter(str(row["verdict"]) for row in table)
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
-    if partial:
+    if not name:
         return
     columns = ("export", "batch", "verdict", "detail", "seconds")
     text = markdown(columns, [[row[c] for c in columns] for row in table])
-    write("zoo", {"machine": machine(), "counts": counts, "rows": table}, text)
+    write(name, {"machine": machine(), "counts": counts, "rows": table}, text)
 
 
 if __name__ == "__main__":

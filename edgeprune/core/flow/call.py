@@ -53,12 +53,23 @@ class Declined(Exception):  # noqa: N818 - control flow between a rule and the f
 
 @dataclass(slots=True)
 class Call:
-    """A node with the labels of its inputs, and the edits that its rule asks for."""
+    """A node with the labels of its inputs, and what its rule says.
+
+    Attributes:
+        node: the node.
+        labels: one an input; None where nothing moves.
+        resize: the change of length.
+        late: whether tokens may be missing here even if `resize` removes none.
+        edits: what must change in the node.
+        uncut: why no token may be missing here.
+    """
 
     node: ir.Node
     labels: tuple[Label | None, ...]
     resize: Resize
+    late: bool = False
     edits: list[Edit] = field(default_factory=list)
+    uncut: Refusal | None = None
 
     def decline(self, code: RefusalCode, reason: str) -> NoReturn:
         """Refuse this node.
@@ -66,7 +77,20 @@ class Call:
         Raises:
             Declined: always.
         """
-        raise Declined(Refusal(code, f"{reason} ({self.node.op_type} node)", (name_of(self.node),)))
+        raise Declined(self._refusal(code, reason))
+
+    def needs_all(self, code: RefusalCode, reason: str) -> None:
+        """Let the tokens through as long as none is missing; refuse this node behind a cut.
+
+        Raises:
+            Declined: if tokens may be missing.
+        """
+        if self.late or self.resize.before != self.resize.after:
+            self.decline(code, reason)
+        self.uncut = self._refusal(code, reason)
+
+    def _refusal(self, code: RefusalCode, reason: str) -> Refusal:
+        return Refusal(code, f"{reason} ({self.node.op_type} node)", (name_of(self.node),))
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Static shape of an input."""

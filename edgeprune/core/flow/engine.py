@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from edgeprune.core.flow.call import Call, Declined, Edit
 from edgeprune.core.flow.labels import Grid, Label, Resize, plain_axis
 from edgeprune.core.flow.rules import RULES
-from edgeprune.core.graph import captured, name_of, static_shape
+from edgeprune.core.graph import captured, downstream, name_of, static_shape
 from edgeprune.core.refusals import Refusal, RefusalCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     import onnx_ir as ir
 
@@ -25,12 +25,14 @@ class Flow:
         labels: every value that carries tokens, the grid or a statistic of tokens.
         edits: what must change in a node when the tokens get fewer.
         refusals: nodes that do not let the tokens through.
+        uncut: nodes that let the tokens through, but only all of them: no cut may stand in front.
         stopped: values behind a refusal: they depend on tokens in a way that is not known.
     """
 
     labels: dict[ir.Value, Label] = field(default_factory=dict)
     edits: dict[ir.Node, list[Edit]] = field(default_factory=dict)
     refusals: dict[ir.Node, Refusal] = field(default_factory=dict)
+    uncut: dict[ir.Node, Refusal] = field(default_factory=dict)
     stopped: set[ir.Value] = field(default_factory=set)
 
     def tokens_on(self, value: ir.Value) -> tuple[int, ...]:
@@ -47,7 +49,20 @@ class Flow:
 
 
 def run_flow(nodes: Iterable[ir.Node], seeds: Mapping[ir.Value, Label], resize: Resize) -> Flow:
-    """Carry the labels of `seeds` forward through `nodes`, which are in topological order."""
+    """Carry the labels of `seeds` forward through `nodes`, which are in topological order.
+
+    A node that needs every token is let pass in front of attention, as a part of the embedding; behind it refuses.
+    """
+    nodes = list(nodes)
+    flow = _run(nodes, seeds, resize)
+    attended = [n for n in nodes if n.op_type == "Softmax" and n.outputs[0] in flow.labels] if flow.uncut else []
+    late = flow.uncut.keys() & downstream(node.outputs[0] for node in attended)
+    return _run(nodes, seeds, resize, late) if late else flow
+
+
+def _run(
+    nodes: Iterable[ir.Node], seeds: Mapping[ir.Value, Label], resize: Resize, late: Collection[ir.Node] = ()
+) -> Flow:
     flow = Flow(labels=dict(seeds))
     for node in nodes:
         if any(v in flow.stopped or v in flow.labels for v in captured(node)):
@@ -57,13 +72,15 @@ def run_flow(nodes: Iterable[ir.Node], seeds: Mapping[ir.Value, Label], resize: 
         elif any(v in flow.stopped for v in node.inputs if v is not None):
             flow.stopped.update(v for v in node.outputs if v not in seeds)
         elif any(v in flow.labels for v in node.inputs if v is not None):
-            _visit(flow, node, seeds, resize)
+            _visit(flow, node, seeds, resize, late)
     return flow
 
 
-def _visit(flow: Flow, node: ir.Node, seeds: Mapping[ir.Value, Label], resize: Resize) -> None:
+def _visit(
+    flow: Flow, node: ir.Node, seeds: Mapping[ir.Value, Label], resize: Resize, late: Collection[ir.Node]
+) -> None:
     labels = tuple(flow.labels.get(v) if v is not None else None for v in node.inputs)
-    call = Call(node, labels, resize)
+    call = Call(node, labels, resize, late=node in late)
     try:
         results = _apply_rule(call)
     except Declined as declined:
@@ -72,6 +89,8 @@ def _visit(flow: Flow, node: ir.Node, seeds: Mapping[ir.Value, Label], resize: R
         return
     if call.edits:
         flow.edits[node] = call.edits
+    if call.uncut is not None:
+        flow.uncut[node] = call.uncut
     for value, label in zip(node.outputs, results, strict=False):
         if label.moves and value not in seeds:
             flow.labels[value] = label

@@ -12,7 +12,7 @@ from edgeprune.core.flow.call import (
     same_meaning,
     sole_tokens,
 )
-from edgeprune.core.flow.labels import Axis, Grid, Label, Tokens, axis_size, plain_axis
+from edgeprune.core.flow.labels import Axis, Grid, Label, Segment, Tokens, axis_size, plain_axis
 from edgeprune.core.refusals import RefusalCode
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _einsum_shared(call: Call, first: Axis, second: Axis) -> Axis:
 
 
 def convolution(call: Call) -> list[Label]:
-    """On the patch grid a new grid; on tokens only where each is seen alone (kernel 1)."""
+    """On the patch grid a new grid; on tokens behind a cut only where each is seen alone (kernel 1)."""
     label = call.label(0)
     if any(call.labels[i] is not None for i in range(1, len(call.labels))):
         call.decline(RefusalCode.CONTRACTION_WITH_WEIGHT, "tokens are used as the weights of a convolution")
@@ -193,11 +193,24 @@ def convolution(call: Call) -> list[Label]:
 
 
 def _convolved(call: Call, index: int, axis: Axis) -> Axis:
-    if has_tokens(axis):
-        if not _sees_one(call, index):
-            call.decline(RefusalCode.CONVOLUTION_OVER_TOKENS, "a convolution or pool runs over neighbouring tokens")
-        return axis
-    return _new_extent(axis, call.out_shape()[index + 2])
+    if not has_tokens(axis):
+        return _new_extent(axis, call.out_shape()[index + 2])
+    return axis if _sees_one(call, index) else _mixed_neighbours(call, index, axis)
+
+
+def _mixed_neighbours(call: Call, index: int, axis: Axis) -> Axis:
+    """As many tokens as before, each mixed with its neighbours, as in a position embedding; perhaps padding at the end.
+
+    Refuses: `convolution-over-tokens` behind a cut, or where tokens get fewer.
+    """
+    tokens, strides = sole_tokens(axis), call.attr_ints("strides") or ()
+    extra = call.out_shape()[index + 2] - axis_size(axis)
+    reason = "a convolution or pool runs over neighbouring tokens"
+    if tokens is None or extra < 0 or any(stride != 1 for stride in strides):
+        call.decline(RefusalCode.CONVOLUTION_OVER_TOKENS, reason)
+    call.needs_all(RefusalCode.CONVOLUTION_OVER_TOKENS, reason)
+    padding = (Segment(0, extra, fresh=True),) if extra else ()
+    return (Tokens((*tokens.segments, *padding)),)
 
 
 def _new_extent(axis: Axis, size: int) -> Axis:
@@ -251,8 +264,13 @@ def arg_reduce(call: Call) -> list[Label]:
 
 
 def scan(call: Call) -> list[Label]:
-    """Scan, Loop, CumSum: the order of tokens is part of what is computed."""
+    """Scan, Loop, CumSum: the order of tokens is part of what is computed.
+
+    A CumSum keeps one number a token: it may count positions in front of the first cut, but not behind.
+    """
     label = call.label(0)
-    if call.node.op_type == "CumSum" and not has_tokens(label.axes[call.ints(1)[0] % len(label.axes)]):
-        return [label]
-    return call.decline(RefusalCode.ORDER_SCAN, "tokens are processed one after another")
+    if call.node.op_type != "CumSum":
+        call.decline(RefusalCode.ORDER_SCAN, "tokens are processed one after another")
+    if has_tokens(label.axes[call.ints(1)[0] % len(label.axes)]):
+        call.needs_all(RefusalCode.ORDER_SCAN, "tokens are processed one after another")
+    return [label]
