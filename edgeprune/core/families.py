@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeprune.core.schedule import Curve, reduced
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -17,7 +19,7 @@ DEFAULT_CUTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Spaced:
-    """Equal steps at cut points that are spread evenly between two relative depths.
+    """Cut points that are spread evenly between two relative depths.
 
     Attributes:
         cuts: how many.
@@ -36,15 +38,11 @@ class Spaced:
         return tuple(sorted({round(depth * (count - 1)) for depth in depths}))
 
     def kept(self, count: int, patches: int, strength: float, fewest: Callable[[int], int]) -> tuple[int, ...]:
-        """Patch tokens after each of `count` cut points; a strength of one leaves as few as `fewest` allows."""
-        points = self.points(count)
-        out, before = [], patches
-        for i in range(count):
-            if i in points:
-                share = 1 - strength * (points.index(i) + 1) / len(points)
-                before = min(before, max(round(share * patches), fewest(before), 1))
-            out.append(before)
-        return tuple(out)
+        """Patch tokens after each of `count` cut points; the chosen ones share the reduction as a `Curve` would."""
+        bell = Curve(start=0.0).rates(count)
+        chosen = self.points(count)
+        rates = [rate if i in chosen else 0.0 for i, rate in enumerate(bell)]
+        return reduced([rate / sum(rates) for rate in rates], patches, strength, fewest)
 
 
 def families(cuts: int) -> tuple[Spaced, ...]:
