@@ -64,7 +64,7 @@ class Tape:
 
     def constant(self, array: np.ndarray, name: str = "constant") -> ir.Value:
         """An initializer; equal constants of one tape are written once."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = add_initializer(self.model, array, self._fresh(name))
