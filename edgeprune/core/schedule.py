@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from math import exp, log
 from typing import TYPE_CHECKING
 
@@ -28,18 +29,20 @@ class Curve:
         centre: where most tokens go.
         width: of the bell.
         start: share of the cut points, from the first on, that stay whole.
+        cuts: how many cut points are used, at equal steps of the bell; 0 for all. Five lose little against all.
     """
 
     centre: float = 0.8
     width: float = 0.4
     start: float = 0.15
+    cuts: int = 0
 
     def rates(self, points: int) -> tuple[float, ...]:
         """How much of the whole reduction falls to each of `points` cut points; they sum to one."""
         whole = min(round(self.start * points), points - 1)
         depth = [i / max(points - 1, 1) for i in range(points)]
         bell = [0.0 if i < whole else exp(-((t - self.centre) ** 2) / (2 * self.width**2)) for i, t in enumerate(depth)]
-        return tuple(rate / sum(bell) for rate in bell)
+        return gathered(tuple(rate / sum(bell) for rate in bell), self.cuts)
 
     def kept(self, points: int, patches: int, strength: float, fewest: Callable[[int], int]) -> tuple[int, ...]:
         """Patch tokens after each of `points` cut points, never fewer than `fewest` of those before allows."""
@@ -55,6 +58,16 @@ def reduced(rates: Sequence[float], patches: int, strength: float, fewest: Calla
         before = min(before, max(round(exact), fewest(before), 1))
         out.append(before)
     return tuple(out)
+
+
+def gathered(rates: Sequence[float], cuts: int) -> tuple[float, ...]:
+    """Rates at no more than `cuts` points, each removing the same share: the middles of equal parts of the whole."""
+    if cuts == 0 or sum(rate > 0 for rate in rates) <= cuts:
+        return tuple(rates)
+    cumulated = list(accumulate(rates))
+    goals = [(i + 0.5) / cuts * cumulated[-1] for i in range(cuts)]
+    points = {next(p for p, value in enumerate(cumulated) if value >= goal) for goal in goals}
+    return tuple(1 / len(points) if p in points else 0.0 for p in range(len(rates)))
 
 
 def rates_of(schedule: Sequence[int], patches: int) -> tuple[float, ...]:
@@ -96,12 +109,14 @@ def rebalance(
     budget: float,
     patches: int,
     fewest: Callable[[int], int],
+    *,
+    cuts: int = 0,
 ) -> tuple[int, ...] | None:
     """A proposed schedule made stronger or weaker until it costs the budget; None if it cannot.
 
-    The rates of its cuts stay in proportion.
+    The rates of its cuts stay in proportion. With more than `cuts` cuts it is gathered into so many; 0 for any number.
     """
-    rates = rates_of(schedule, patches)
+    rates = gathered(rates_of(schedule, patches), cuts)
     try:
         return fit_schedule(lambda strength: reduced(rates, patches, strength, fewest), cost, budget)
     except PlanError:

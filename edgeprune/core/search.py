@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Schedule: TypeAlias = "tuple[int, ...]"
 
 _WAVES = 3
+_NEIGHBOURS = (0.25, 0.5, 0.25)
 _SPREAD = 0.7
 _PROPOSALS = 120
 _SCALES = (0.5, 1.0, 2.0, 4.0)
@@ -107,8 +108,13 @@ def _next(
 
 
 def _varied(schedule: Schedule, patches: int, rng: np.random.Generator) -> Schedule:
-    """A schedule with the rates of its cuts multiplied by a smooth positive factor over the depth."""
+    """A schedule with the rates of its cuts multiplied by a smooth positive factor over the depth.
+
+    Every second time the rates first spread to the neighbours, so that few cuts can move.
+    """
     rates = np.array(rates_of(schedule, patches))
+    if rng.integers(2):
+        rates = np.convolve(rates, _NEIGHBOURS)[1:-1]
     depth = np.arange(len(rates)) / max(len(rates) - 1, 1)
     order = np.arange(1, _WAVES + 1)
     weights = _SPREAD * rng.standard_normal(_WAVES) / order

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.core.errors import PlanError
-from edgeprune.core.schedule import Curve, fit_schedule, rates_of, rebalance, reduced
+from edgeprune.core.schedule import Curve, fit_schedule, gathered, rates_of, rebalance, reduced
 
 
 def one(patches: int) -> int:
@@ -96,3 +96,23 @@ def test_rates_of_nothing_removed_are_zero():
 
 def test_what_cannot_be_rebalanced_is_none():
     assert rebalance((16, 16, 8), mean, 5, 16, one) is None
+
+
+def test_few_cuts_stand_in_the_middles_of_equal_parts():
+    assert gathered((0.1,) * 10, 2) == (0, 0, 0.5, 0, 0, 0, 0, 0.5, 0, 0)
+    assert gathered((0.0, 0.6, 0.0, 0.4), 2) == (0.0, 0.6, 0.0, 0.4)  # no more than two: as they are
+    assert gathered((0.9, 0.1), 1) == (1, 0)
+
+
+@given(st.integers(1, 40), st.integers(1, 50))
+def test_a_curve_uses_no_more_cuts_than_it_may(points, cuts):
+    rates = Curve(cuts=cuts).rates(points)
+    assert 1 <= sum(rate > 0 for rate in rates) <= cuts
+    assert sum(rates) == pytest.approx(1)
+
+
+def test_a_proposal_is_gathered_into_few_cuts():
+    made = rebalance((190, 180, 170, 150, 120, 90, 80), mean, 130, 196, one, cuts=3)
+    assert made is not None
+    assert len(set(made) - {196}) == 3
+    assert mean(made) == pytest.approx(130, abs=1)  # three counts, each rounded to a whole token

@@ -77,3 +77,15 @@ def test_the_same_seed_gives_the_same_trials():
 def test_nothing_to_vary_ends_the_search():
     assert len(search(harm, STARTS[:1], lambda _: None, patches=PATCHES, evaluations=8)) == 1
     assert search(harm, [], project, patches=PATCHES, evaluations=8) == ()
+
+
+def test_few_cuts_move_to_better_places():
+    def project_few(proposed: Sequence[int]) -> Schedule | None:
+        return rebalance(proposed, mean, BUDGET, PATCHES, one, cuts=3)
+
+    def distance(schedule: Schedule) -> float:
+        return 1.0 + sum(abs(i - 3) * rate for i, rate in enumerate(rates_of(schedule, PATCHES)))
+
+    begin = start(Curve(centre=0.65, width=0.3, start=0.0, cuts=3))
+    trials = search(distance, [begin], project_few, patches=PATCHES, evaluations=15)
+    assert distance(best(trials).schedule) < distance(begin) - 0.5
