@@ -78,12 +78,15 @@ class Tape:
         """An fp32 scalar."""
         return self.constant(np.asarray(value, dtype=np.float32))
 
-    def reduce(self, op_type: str, value: ir.Value, axis: int, *, keepdims: bool = False) -> ir.Value:
-        """A reduction over one axis; `axes` is an attribute in old opsets, an input in new ones."""
+    def reduce(
+        self, op_type: str, value: ir.Value, axis: int | tuple[int, ...], *, keepdims: bool = False
+    ) -> ir.Value:
+        """A reduction over one axis or several; `axes` is an attribute in old opsets, an input in new ones."""
+        axes = [axis] if isinstance(axis, int) else list(axis)
         opset = self.model.opset_imports.get("", 17)
         if opset >= (13 if op_type == "ReduceSum" else 18):
-            return self.op(op_type, value, self.ints([axis]), keepdims=int(keepdims))
-        return self.op(op_type, value, axes=[axis], keepdims=int(keepdims))
+            return self.op(op_type, value, self.ints(axes), keepdims=int(keepdims))
+        return self.op(op_type, value, axes=axes, keepdims=int(keepdims))
 
     def slice(self, value: ir.Value, axis: int, start: int, stop: int, *, name: str = "Slice") -> ir.Value:
         """Positions `start` to `stop` of one axis; the value itself if that is all of it."""

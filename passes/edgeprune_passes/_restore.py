@@ -14,7 +14,7 @@ from edgeprune.core.graph import PREFIX, consumers, downstream, upstream
 from edgeprune.core.tape import Tape, fresh_name
 from edgeprune_passes._cut import replace_input
 from edgeprune_passes._layout import from_stream, to_stream
-from edgeprune_passes._rows import gather_rows
+from edgeprune_passes._rows import gather_rows, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -84,9 +84,9 @@ def lower_restore(
         label: of its input, with the tokens of the dense model.
         history: the cuts that were made.
         batch: B.
-        mode: `unmerge` gives each merged token its group's value and refuses dropped ones; `last-seen` gives every token
-            that did not go on itself what it was at its cut; `auto` unmerges merged tokens and takes dropped ones as last
-            seen.
+        mode: `unmerge` gives each merged token its group's value and refuses dropped ones; `last-seen` gives every
+            token that did not go on itself what it was at its cut; `auto` unmerges merged tokens and takes dropped ones
+            as last seen.
 
     Raises:
         PlanError: if tokens were dropped that `unmerge` should bring back.
@@ -129,7 +129,7 @@ def _assignment(tape: Tape, done: Done) -> tuple[ir.Value, ir.Value]:
     if merge is None:
         return where, held
     place, merged = _position(tape, merge.source, done.tokens)
-    into = tape.op("GatherElements", merge.row, place, axis=1)
+    into = tape.op("GatherElements", row_of(tape, done.selection.index, merge.into), place, axis=1)
     return tape.op("Where", merged, into, where), tape.op("Or", held, merged)
 
 

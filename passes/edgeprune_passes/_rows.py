@@ -19,6 +19,12 @@ def gather_rows(tape: Tape, stream: ir.Value, index: ir.Value, *, name: str = "r
     return tape.op("GatherND", stream, tape.op("Unsqueeze", index, tape.ints([-1])), batch_dims=1, name=name)
 
 
+def row_of(tape: Tape, index: ir.Value, tokens: ir.Value) -> ir.Value:
+    """The row of `index` [B, K'] at which each of `tokens` [B, R] stands: int64 [B, R]."""
+    equal = tape.op("Equal", tape.op("Unsqueeze", tokens, tape.ints([-1])), tape.op("Unsqueeze", index, tape.ints([1])))
+    return tape.op("ArgMax", tape.op("Cast", equal, to=1), axis=2, keepdims=0)
+
+
 def merged_rows(tape: Tape, stream: ir.Value, kept: ir.Value, merge: Merge) -> ir.Value:
     """Kept rows with the merged ones averaged in; a product with a small matrix in place of a scatter."""
     sources = gather_rows(tape, stream, merge.source, name="sources")

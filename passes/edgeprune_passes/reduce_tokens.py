@@ -15,7 +15,7 @@ from edgeprune.core.passes import PassResult
 from edgeprune.core.recognition import is_residual, recognize, token_dominators
 from edgeprune.core.tape import Tape
 from edgeprune_passes._cut import propagate, relabel, replace_input
-from edgeprune_passes._layout import from_stream, to_stream
+from edgeprune_passes._layout import from_stream, reshape, to_stream
 from edgeprune_passes._restore import Done, free_users, lower_restore, place_restore
 from edgeprune_passes._rows import gather_rows, merged_rows
 from edgeprune_passes.registry import make_strategy
@@ -76,6 +76,7 @@ class _Work:
         self.strategies = strategies
         self.tokens = self.stream.tokens
         self.size: ir.Value | None = None
+        self.log_size: ir.Value | None = None
         self.history: list[Done] = []
         self._softmaxes: dict[ir.Node, ir.Value | None] = {}
 
@@ -115,6 +116,9 @@ class _Work:
         if block.cut.is_graph_output():
             msg = f"the stream `{block.cut.name}` is a graph output"
             raise PlanError(msg, hint="let tokens be restored: --restore auto")
+        if block.cut.dtype != ir.DataType.FLOAT:
+            msg = f"the stream `{block.cut.name}` is {block.cut.dtype}, expected FLOAT: scores are computed in fp32"
+            raise PlanError(msg, hint="export the model in fp32; --precision fp16 types the engine")
         refusal = strategy.refuses(block, self.stream.prefix)
         if refusal is not None:
             msg = f"the strategy {strategy.name} refuses block {cut.block}: {refusal}"
@@ -134,6 +138,7 @@ class _Work:
             batch=self.stream.batch,
             depth=len(self.found.blocks),
             size=self.size,
+            log_size=self.log_size,
             grid=self.stream.grid,
         )
 
@@ -146,14 +151,17 @@ class _Work:
         """Let everything behind a cut follow, and remember what was done."""
         resize = Resize(self.tokens, tape.shape(selection.index)[1], self.stream.prefix)
         flow = propagate(self.model, {new: label}, resize, selection.index, batch=self.stream.batch, prefix=tape.prefix)
+        self.size = selection.size
+        self.log_size = None
+        if selection.size is not None:
+            self.log_size = tape.op("Unsqueeze", tape.op("Log", selection.size), tape.ints([1, 2]), name="log_size")
         for node in self.model.graph:
             tokens = flow.labels.get(node.outputs[0]) if node.op_type == "Softmax" else None
             axis = sole_tokens(tokens.axes[-1]) if tokens is not None else None
             if axis is not None and axis.softmaxed and axis.size == self.tokens:
-                self._softmaxes[node] = selection.size
+                self._softmaxes[node] = self.log_size
         self.history.append(Done(before, new, selection, self.tokens))
         self.tokens = resize.after
-        self.size = selection.size
 
     def _after(self, value: ir.Value) -> ir.Node | None:
         """The node before which a cut is written: the first that reads the stream behind its producer."""
@@ -164,18 +172,14 @@ class _Work:
 
     def weigh_sizes(self) -> None:
         """Add log(size) to the logits of every attention behind a merge (ToMe's proportional attention)."""
-        logs: dict[ir.Value, ir.Value] = {}
-        for node, size in self._softmaxes.items():
+        for node, log_size in self._softmaxes.items():
             scores = node.inputs[0]
-            if size is None or scores is None:
+            if log_size is None or scores is None:
                 continue
             tape = Tape(self.model, before=node, prefix=f"{PREFIX}size/{name_of(node)}")
             rank = len(tape.shape(scores))
-            if size not in logs:
-                logs[size] = tape.op("Log", size)
-            shape = [self.stream.batch, *[1] * (rank - 2), tape.shape(size)[1]]
-            bias = tape.op("Reshape", logs[size], tape.ints(shape))
-            node.replace_input_with(0, tape.op("Add", scores, bias))
+            shape = [self.stream.batch, *[1] * (rank - 2), tape.shape(log_size)[-1]]
+            node.replace_input_with(0, tape.op("Add", scores, reshape(tape, log_size, shape)))
 
     def place_restores(self, restore: Restore) -> list[tuple[ir.Node, Label]]:
         """Put Restore nodes where tokens leave the stream and all of them are needed.
@@ -232,7 +236,7 @@ def _named(selection: Selection, prefix: str) -> Selection:
     merge = selection.merge
     names = {"index": selection.index, "size": selection.size}
     if merge is not None:
-        names |= {"source": merge.source, "row": merge.row, "own": merge.own, "weights": merge.weights}
+        names |= {"source": merge.source, "into": merge.into, "own": merge.own, "weights": merge.weights}
     for name, value in names.items():
         if value is not None:
             value.name = f"{prefix}/{name}"

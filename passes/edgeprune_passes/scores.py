@@ -58,11 +58,11 @@ def class_row(site: Site, tape: Tape) -> ir.Value:
         operands = [row if v is inner else _first_row(tape, v, site.tokens) for v in node.inputs]
         row = tape.op(node.op_type, *operands, **attributes_of(node))
         inner = node.outputs[0]
-    row = reshape(tape, row, [site.batch, _heads(tape, row, site.batch), site.tokens])
-    if site.size is not None:
-        row = tape.op("Add", row, tape.op("Unsqueeze", tape.op("Log", site.size), tape.ints([1])))
+    row = reshape(tape, row, [site.batch, _heads(tape, row, site.batch), 1, site.tokens])
+    if site.log_size is not None:
+        row = tape.op("Add", row, site.log_size)
     probs = tape.op("Softmax", row, axis=-1)
-    return tape.reduce("ReduceMean", patches_of(site, tape, probs, 2), 1)
+    return patches_of(site, tape, tape.reduce("ReduceMean", probs, (1, 2)), 1)
 
 
 def attributes_of(node: ir.Node) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def patches_of(site: Site, tape: Tape, value: ir.Value, axis: int) -> ir.Value:
 def unit(tape: Tape, value: ir.Value) -> ir.Value:
     """Rows of length one."""
     rank = len(tape.shape(value))
-    length = tape.op("Sqrt", tape.reduce("ReduceSum", tape.op("Mul", value, value), rank - 1, keepdims=True))
+    length = tape.reduce("ReduceL2", value, rank - 1, keepdims=True)
     return tape.op("Div", value, tape.op("Max", length, tape.scalar(_EPSILON)))
 
 
@@ -148,12 +148,6 @@ def sizes_of(site: Site, tape: Tape, index: ir.Value) -> ir.Value:
     return tape.constant(np.ones(tape.shape(index), np.float32))
 
 
-def row_of(tape: Tape, index: ir.Value, tokens: ir.Value) -> ir.Value:
-    """The row of `index` [B, K'] at which each of `tokens` [B, R] stands: int64 [B, R]."""
-    equal = tape.op("Equal", tape.op("Unsqueeze", tokens, tape.ints([-1])), tape.op("Unsqueeze", index, tape.ints([1])))
-    return tape.op("ArgMax", tape.op("Cast", equal, to=1), axis=2, keepdims=0)
-
-
 def merge_into(
     site: Site,
     tape: Tape,
@@ -169,17 +163,16 @@ def merge_into(
         site: the cut.
         tape: where to write.
         index: int64 [B, K'], kept.
-        pairs: int64 [B, R] each: the tokens that are merged away, and the row of `index` that each goes into.
+        pairs: int64 [B, R] each: the tokens that are merged away, and the kept token that each goes into.
         scale: fp32 [B, R], multiplies the sizes of the sources.
         importance: fp32 [B, T], weighs the average in place of the sizes.
 
     Returns:
         The merge, and the new sizes [B, K'].
     """
-    source, row = pairs
-    kept = tape.shape(index)[1]
-    rows = tape.constant(np.arange(kept, dtype=np.int64).reshape(1, -1, 1))
-    member = tape.op("Cast", tape.op("Equal", tape.op("Unsqueeze", row, tape.ints([1])), rows), to=1)
+    source, into = pairs
+    same = tape.op("Equal", tape.op("Unsqueeze", index, tape.ints([-1])), tape.op("Unsqueeze", into, tape.ints([1])))
+    member = tape.op("Cast", same, to=1)
     given = sizes_of(site, tape, source)
     if scale is not None:
         given = tape.op("Mul", given, scale)
@@ -189,8 +182,8 @@ def merge_into(
         kept_weight = tape.op("GatherElements", importance, index, axis=1)
         own, shares, total = _added(tape, member, kept_weight, tape.op("GatherElements", importance, source, axis=1))
     merge = Merge(
-        source=tape.op("Identity", source, name="source"),
-        row=tape.op("Identity", row, name="row"),
+        source=source,
+        into=into,
         own=tape.op("Div", own, total, name="own"),
         weights=tape.op("Div", shares, total, name="weights"),
     )

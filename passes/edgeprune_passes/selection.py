@@ -19,13 +19,13 @@ class Merge:
 
     Attributes:
         source: int64 [B, R], the tokens that are merged away.
-        row: int64 [B, R], the row of `index` that each goes into.
+        into: int64 [B, R], the kept token that each goes into; one of `index`.
         own: fp32 [B, K', 1], weight of the kept token itself.
         weights: fp32 [B, K', R], weights of the merged ones; `own` and `weights` of a row sum to one.
     """
 
     source: ir.Value
-    row: ir.Value
+    into: ir.Value
     own: ir.Value
     weights: ir.Value
 
@@ -60,6 +60,7 @@ class Site:
         batch: B.
         depth: blocks in the model.
         size: fp32 [B, T] sizes from earlier merges, or None.
+        log_size: fp32 [B, 1, 1, T], their logarithm as attention logits take it, or None.
         grid: rows and columns of the patch grid before any cut, if known.
     """
 
@@ -70,6 +71,7 @@ class Site:
     batch: int
     depth: int
     size: ir.Value | None = None
+    log_size: ir.Value | None = None
     grid: tuple[int, int] | None = None
 
     @property

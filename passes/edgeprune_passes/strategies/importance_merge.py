@@ -15,7 +15,6 @@ from edgeprune_passes.scores import (
     patches_of,
     ranked,
     refuse_class_row,
-    row_of,
     unit,
     with_prefix,
 )
@@ -81,17 +80,16 @@ class ImportanceMerge:
             kept = tape.op("Concat", targets, tape.op("GatherElements", givers, staying, axis=1), axis=1)
         kept = ascending(tape, kept)
         partner = tape.op("GatherElements", tape.op("ArgMax", alike, axis=2, keepdims=0), going, axis=1)
-        row = _moved(site, tape, row_of(tape, kept, tape.op("GatherElements", targets, partner, axis=1)))
+        into = _moved(site, tape, tape.op("GatherElements", targets, partner, axis=1))
         index = with_prefix(site, tape, kept)
         source = _moved(site, tape, tape.op("GatherElements", givers, going, axis=1))
         weights = _padded(site, tape, importance)
-        merge, size = merge_into(site, tape, index, (source, row), importance=weights)
+        merge, size = merge_into(site, tape, index, (source, into), importance=weights)
         return Selection(index, merge, size, covers=True)
 
     def _importance(self, site: Site, tape: Tape) -> ir.Value:
         """Importance of each patch token, [B, N]."""
-        scaled = tape.op("Mul", class_row(site, tape), tape.scalar(float(site.patches)))
-        return tape.op("Add", scaled, tape.scalar(self.floor))
+        return tape.op("Add", class_row(site, tape), tape.scalar(self.floor / site.patches))
 
     def _similarity(self, site: Site, tape: Tape, givers: ir.Value, targets: ir.Value) -> ir.Value:
         """Cosines of the stream, [B, givers, targets]; each token is normalised once."""

@@ -67,10 +67,10 @@ class PruneMerge:
         source = tape.op("Add", tape.slice(order, 1, keep, keep + merged), tape.ints([site.prefix]))
         targets = tape.slice(index, 1, site.prefix, site.prefix + keep)
         alike = similarity(tape, gather_rows(tape, site.stream, source), gather_rows(tape, site.stream, targets))
-        row = tape.op("Add", tape.op("ArgMax", alike, axis=2, keepdims=0), tape.ints([site.prefix]))
+        into = tape.op("GatherElements", targets, tape.op("ArgMax", alike, axis=2, keepdims=0), axis=1)
         scale = None
         if self.scale_sizes:
             # A token unlike every kept one adds nothing: sizes stay positive, since their log is taken.
             scale = tape.op("Max", tape.reduce("ReduceMax", alike, 2), tape.scalar(0.0))
-        merge, size = merge_into(site, tape, index, (source, row), scale=scale)
+        merge, size = merge_into(site, tape, index, (source, into), scale=scale)
         return Selection(index, merge, size, covers=merged == site.patches - keep)

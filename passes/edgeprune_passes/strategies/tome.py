@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgeprune_passes.scores import ascending, keys, merge_into, ranked, refuse_keys, row_of, similarity
+from edgeprune_passes.scores import ascending, keys, merge_into, ranked, refuse_keys, similarity
 from edgeprune_passes.selection import Selection
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ class Tome:
         target = tape.op("GatherElements", tape.op("ArgMax", matches, axis=2, keepdims=0), source, axis=1)
         kept = ascending(tape, _positions(tape, tape.slice(order, 1, count, len(evens)), evens, odds, site.batch))
         index = tape.op("Identity", kept, name="index")
-        row = row_of(tape, index, tape.op("Gather", tape.constant(odds.astype(np.int64)), target))
+        into = tape.op("Gather", tape.constant(odds.astype(np.int64)), target)
         origin = tape.op("Gather", tape.constant(evens.astype(np.int64)), source)
-        merge, size = merge_into(site, tape, index, (origin, row))
+        merge, size = merge_into(site, tape, index, (origin, into))
         return Selection(index, merge, size, covers=True)
 
     def _matches(self, site: Site, tape: Tape, evens: np.ndarray, odds: np.ndarray) -> ir.Value:
