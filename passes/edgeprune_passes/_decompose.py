@@ -50,6 +50,8 @@ def _decompose(model: ir.Model, node: ir.Node) -> None:
         batch, heads, tokens, size = _shape(context)
         context = tape.op("Transpose", context, perm=[0, 2, 1, 3])
         context = tape.op("Reshape", context, tape.ints([batch, tokens, heads * size]))
+    if node.outputs[0].is_graph_output():
+        context.name, node.outputs[0].name = node.outputs[0].name, f"{context.name}/gone"
     ir.convenience.replace_all_uses_with(node.outputs[0], context, replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
 
