@@ -78,9 +78,9 @@ def _patch_embeddings(nodes: Sequence[ir.Node]) -> Iterator[Candidate]:
     for node in convolutions[:1]:
         value = node.outputs[0]
         shape = static_shape(value) or ()
-        if len(shape) == 4:
-            label = Label((_batch(shape[0]), plain_axis(shape[1]), (Grid(shape[2], 0),), (Grid(shape[3], 1),)))
-            yield Candidate(value, label, "image")
+        if len(shape) in {4, 5}:  # an image, or a video
+            grid = [(Grid(size, axis, len(shape) - 2),) for axis, size in enumerate(shape[2:])]
+            yield Candidate(value, Label((_batch(shape[0]), plain_axis(shape[1]), *grid)), "image")
     for node in reversed(convolutions):
         value = node.outputs[0]
         shape = static_shape(value) or ()

@@ -59,10 +59,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """One spatial axis of the patch grid, before the grid is flattened into tokens."""
+    """Axis number `axis` of the `rank` axes of the patch grid, before the grid is flattened into tokens."""
 
     size: int
     axis: int
+    rank: int = 2
 
 
 Factor: TypeAlias = int | Tokens | Batch | Grid
@@ -207,12 +208,12 @@ def _next_atom(queue: list[Factor], factor: int) -> Factor:
 
 
 def _flatten_grid(axis: Axis) -> Axis:
-    """Turn `Grid(h, 0), Grid(w, 1)` in one axis into tokens."""
+    """Turn all axes of the grid, in order in one axis, into tokens."""
     out: list[Factor] = []
     for factor in axis:
-        last = out[-1] if out else None
-        if isinstance(factor, Grid) and isinstance(last, Grid) and (last.axis, factor.axis) == (0, 1):
-            out[-1] = Tokens((Segment(0, last.size * factor.size),))
-        else:
-            out.append(factor)
+        out.append(factor)
+        if isinstance(factor, Grid):
+            run = out[-factor.rank :]
+            if [getattr(f, "axis", None) for f in run] == list(range(factor.rank)):
+                out[-factor.rank :] = [Tokens((Segment(0, prod(map(factor_size, run))),))]
     return tuple(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeprune.core.flow.call import (
@@ -215,7 +216,7 @@ def _mixed_neighbours(call: Call, index: int, axis: Axis) -> Axis:
 
 def _new_extent(axis: Axis, size: int) -> Axis:
     """A grid axis after its extent changed; a plain axis stays plain."""
-    return (Grid(size, axis[0].axis),) if axis and isinstance(axis[0], Grid) else plain_axis(size)
+    return (replace(axis[0], size=size),) if axis and isinstance(axis[0], Grid) else plain_axis(size)
 
 
 def _sees_one(call: Call, index: int) -> bool:
