@@ -32,8 +32,8 @@ class Curve:
         cuts: how many cut points are used, at equal steps of the bell; 0 for all. Five lose little against all.
     """
 
-    centre: float = 0.8
-    width: float = 0.4
+    centre: float = 0.7
+    width: float = 0.5
     start: float = 0.15
     cuts: int = 0
 
