@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, ClassVar
 import onnx_ir as ir
 
 from edgeprune.core.errors import PlanError
-from edgeprune.core.flow.call import sole_tokens
 from edgeprune.core.flow.labels import Resize
-from edgeprune.core.graph import PREFIX, consumers, name_of
+from edgeprune.core.graph import PREFIX, consumers
 from edgeprune.core.passes import PassResult
 from edgeprune.core.recognition import is_residual, recognize, token_dominators
 from edgeprune.core.tape import Tape
 from edgeprune_passes._cut import propagate, relabel, replace_input
-from edgeprune_passes._layout import from_stream, reshape, to_stream
+from edgeprune_passes._layout import from_stream, to_stream
 from edgeprune_passes._restore import Done, free_users, lower_restore, place_restore
 from edgeprune_passes._rows import gather_rows, merged_rows
+from edgeprune_passes._sizes import Weighed, attentions, weigh
 from edgeprune_passes.registry import make_strategy
 from edgeprune_passes.selection import Selection, Site
 from edgeprune_passes.strategies.keep_all import KeepAll
@@ -78,7 +78,7 @@ class _Work:
         self.size: ir.Value | None = None
         self.log_size: ir.Value | None = None
         self.history: list[Done] = []
-        self._softmaxes: dict[ir.Node, ir.Value | None] = {}
+        self._weighed: dict[ir.Node, Weighed] = {}
 
     def cut(self, cut: TokenCut, strategy: Strategy) -> None:
         """Make one cut.
@@ -155,11 +155,8 @@ class _Work:
         self.log_size = None
         if selection.size is not None:
             self.log_size = tape.op("Unsqueeze", tape.op("Log", selection.size), tape.ints([1, 2]), name="log_size")
-        for node in self.model.graph:
-            tokens = flow.labels.get(node.outputs[0]) if node.op_type == "Softmax" else None
-            axis = sole_tokens(tokens.axes[-1]) if tokens is not None else None
-            if axis is not None and axis.softmaxed and axis.size == self.tokens:
-                self._softmaxes[node] = self.log_size
+        for node, logits, axis in attentions(self.model.graph, flow, resize):
+            self._weighed[node] = Weighed(self.log_size, logits, axis, resize)
         self.history.append(Done(before, new, selection, self.tokens))
         self.tokens = resize.after
 
@@ -172,14 +169,8 @@ class _Work:
 
     def weigh_sizes(self) -> None:
         """Add log(size) to the logits of every attention behind a merge (ToMe's proportional attention)."""
-        for node, log_size in self._softmaxes.items():
-            scores = node.inputs[0]
-            if log_size is None or scores is None:
-                continue
-            tape = Tape(self.model, before=node, prefix=f"{PREFIX}size/{name_of(node)}")
-            rank = len(tape.shape(scores))
-            shape = [self.stream.batch, *[1] * (rank - 2), tape.shape(log_size)[-1]]
-            node.replace_input_with(0, tape.op("Add", scores, reshape(tape, log_size, shape)))
+        for node, weighed in self._weighed.items():
+            weigh(self.model, node, weighed, self.stream.batch)
 
     def place_restores(self, restore: Restore) -> list[tuple[ir.Node, Label]]:
         """Put Restore nodes where tokens leave the stream and all of them are needed.

@@ -1,0 +1,90 @@
+"""Weigh merged tokens in attention: log(size) on their keys, in whatever order of axes and tokens the logits are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.core.flow.call import sole_tokens
+from edgeprune.core.flow.labels import Batch, factor_size
+from edgeprune.core.graph import PREFIX, name_of
+from edgeprune.core.tape import Tape
+from edgeprune_passes._layout import reshape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import onnx_ir as ir
+
+    from edgeprune.core.flow.engine import Flow
+    from edgeprune.core.flow.labels import Label, Resize, Tokens
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighed:
+    """A softmax over keys of different sizes.
+
+    Attributes:
+        log_size: fp32 [B, 1, 1, K] of the stream there; None while nothing was merged.
+        label: of the logits, with the tokens before the last cut.
+        axis: the axis of the keys.
+        resize: of the last cut.
+    """
+
+    log_size: ir.Value | None
+    label: Label
+    axis: int
+    resize: Resize
+
+
+def attentions(nodes: Iterable[ir.Node], flow: Flow, resize: Resize) -> Iterator[tuple[ir.Node, Label, int]]:
+    """Softmaxes behind a cut whose keys are removable tokens, whatever else is among the keys; with the keys' axis."""
+    for node in nodes:
+        label = flow.labels.get(node.outputs[0]) if node.op_type == "Softmax" else None
+        if label is None:
+            continue
+        axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % len(label.axes)
+        keys = sole_tokens(label.axes[axis])
+        if keys is not None and any(resize.segment(segment) != segment.size for segment in keys.segments):
+            yield node, label, axis
+
+
+def weigh(model: ir.Model, node: ir.Node, weighed: Weighed, batch: int) -> None:
+    """Add log(size) to the logits of one softmax (ToMe's proportional attention)."""
+    scores, keys = node.inputs[0], sole_tokens(weighed.label.axes[weighed.axis])
+    if weighed.log_size is None or scores is None or keys is None:
+        return
+    tape = Tape(model, before=node, prefix=f"{PREFIX}size/{name_of(node)}")
+    row = _of_keys(tape, weighed.log_size, keys, weighed.resize, batch)
+    node.replace_input_with(0, tape.op("Add", scores, _aligned(tape, row, weighed, batch)))
+
+
+def _of_keys(tape: Tape, log_size: ir.Value, keys: Tokens, resize: Resize, batch: int) -> ir.Value:
+    """[B, 1, 1, number of keys]: keys that the stream does not have count once."""
+    parts = []
+    for segment in keys.segments:
+        size = resize.segment(segment)
+        if segment.fresh:
+            parts.append(tape.constant(np.zeros((batch, 1, 1, size), np.float32)))
+        else:
+            parts.append(tape.slice(log_size, 3, segment.start, segment.start + size))
+    return parts[0] if len(parts) == 1 else tape.op("Concat", *parts, axis=3)
+
+
+def _aligned(tape: Tape, row: ir.Value, weighed: Weighed, batch: int) -> ir.Value:
+    """The row in the order of axes of the logits; where heads are merged with the batch, once for each."""
+    axes, keys = weighed.label.axes, tape.shape(row)[-1]
+    shape = [keys if i == weighed.axis else 1 for i in range(len(axes))]
+    home = next((i for i, axis in enumerate(axes) if any(isinstance(f, Batch) for f in axis)), None)
+    if home is None or batch == 1:
+        return reshape(tape, row, shape)
+    sizes = [factor_size(factor) for factor in axes[home]]
+    own = [factor_size(factor) if isinstance(factor, Batch) else 1 for factor in axes[home]]
+    if sizes != own:
+        row = tape.op("Expand", reshape(tape, row, [*own, keys]), tape.ints([*sizes, keys]))
+    shape[home] = prod(sizes)
+    assert home < weighed.axis, "the batch stands in front of the keys"
+    return reshape(tape, row, shape)
