@@ -55,7 +55,8 @@ def reduced(rates: Sequence[float], patches: int, strength: float, fewest: Calla
     total = _STRONGEST * log(patches + 1)
     for rate in rates:
         exact *= exp(-strength * total * rate)
-        before = min(before, max(round(exact), fewest(before), 1))
+        if rate:
+            before = min(before, max(round(exact), fewest(before), 1))
         out.append(before)
     return tuple(out)
 
