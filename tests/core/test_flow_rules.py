@@ -113,6 +113,24 @@ ROWWISE: dict[str, Callable[[str], Graph]] = {
         a=ints(-2),
         cos=real(T - P, 12),
     ),
+    "prefix behind the patches": lambda b: graph(
+        "p = Slice(x, z, s, a) r = Slice(x, s, e, a) j = Concat<axis=-2>(r, p) y = Slice(j, t, e, a)",
+        b + "TD",
+        z=ints(0),
+        s=ints(P),
+        e=ints(LAST),
+        a=ints(-2),
+        t=ints(T - P),
+    ),
+    "picked behind the patches": lambda b: graph(
+        "p = Slice(x, z, s, a) r = Slice(x, s, e, a) j = Concat<axis=-2>(r, p) y = Gather<axis=-2>(j, t)",
+        b + "TD",
+        z=ints(0),
+        s=ints(P),
+        e=ints(LAST),
+        a=ints(-2),
+        t=ints(T - 1, T - P),
+    ),
     "a late class token": lambda b: graph(
         "j = Concat<axis=1>(c, x) y = Add(j, p)", (b or "1") + "TD", c=real(2 if b else 1, 1, 12), p=real(T + 1, 12)
     ),
