@@ -53,8 +53,12 @@ class Judge:
 
 
 def score_of(drift: dict[str, Drift]) -> float:
-    """One number: KL where an output holds logits, else the relative error; the mean over outputs."""
-    values = [d.kl if d.kl is not None else d.relative_error for d in drift.values()]
+    """One number to decide by: mean root KL where an output holds logits, else the relative error; the mean of outputs.
+
+    Over schedules of one model it agrees with itself on two halves of 100 samples better than the mean KL (0.88 against
+    0.67).
+    """
+    values = [d.root_kl if d.root_kl is not None else d.relative_error for d in drift.values()]
     return sum(values) / len(values)
 
 

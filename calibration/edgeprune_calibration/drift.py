@@ -74,6 +74,7 @@ class DriftMeter:
         return Drift(
             cosine=mean["cosine"],
             kl=mean.get("kl"),
+            root_kl=mean.get("root_kl"),
             top1_agreement=mean.get("top1_agreement"),
             relative_error=mean["relative_error"],
             worst_sample=self._names[int(np.argmax(errors))],
@@ -150,6 +151,7 @@ def _compare(dense: _Floats, pruned: _Floats, *, logits: bool) -> dict[str, _Flo
     }
     if logits:
         rows["kl"] = (_kl(a, b), np.inf)
+        rows["root_kl"] = (np.sqrt(np.maximum(rows["kl"][0], 0.0)), np.inf)
         rows["top1_agreement"] = ((a.argmax(axis=1) == b.argmax(axis=1)).astype(np.float64), 0.0)
     return {metric: np.where(finite, values, worst) for metric, (values, worst) in rows.items()}
 

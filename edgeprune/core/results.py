@@ -31,6 +31,7 @@ class Drift:
     Attributes:
         cosine: mean over samples of the cosine of the flattened outputs.
         kl: mean KL(softmax(dense) || softmax(pruned)) over the last axis in nats; None where there are no logits.
+        root_kl: mean of the square roots of the samples' KL; few bad samples do not decide it, so decisions use it.
         top1_agreement: share of samples with the same argmax; None where the output holds no logits.
         relative_error: mean over samples of ||pruned - dense|| / ||dense||.
         worst_sample: name of the sample with the largest relative error.
@@ -41,6 +42,7 @@ class Drift:
 
     cosine: float
     kl: float | None
+    root_kl: float | None = None
     top1_agreement: float | None
     relative_error: float
     worst_sample: str

@@ -78,9 +78,7 @@ class Tape:
         """An fp32 scalar."""
         return self.constant(np.asarray(value, dtype=np.float32))
 
-    def reduce(
-        self, op_type: str, value: ir.Value, axis: int | tuple[int, ...], *, keepdims: bool = False
-    ) -> ir.Value:
+    def reduce(self, op_type: str, value: ir.Value, axis: int | tuple[int, ...], *, keepdims: bool = False) -> ir.Value:
         """A reduction over one axis or several; `axes` is an attribute in old opsets, an input in new ones."""
         axes = [axis] if isinstance(axis, int) else list(axis)
         opset = self.model.opset_imports.get("", 17)
