@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from onnx_ir.passes import common
 
 from edgeprune.core.flow.engine import run_flow
 from edgeprune.core.flow.labels import Resize
@@ -53,6 +54,7 @@ class EliminateTail:
             found = recognize(model)
             block = found.blocks[-1]
         _cut_rows(model, found.found, block)
+        common.RemoveUnusedNodesPass()(model)  # the fused projection, and what only patch rows went through
         return PassResult(model, 1 + split)
 
 
