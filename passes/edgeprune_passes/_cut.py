@@ -62,6 +62,9 @@ def propagate(
         refusal = next(iter(flow.refusals.values()))
         msg = f"tokens were cut in front of a node that needs them all: {refusal}"
         raise PassError(msg, hint="this is a bug in edgeprune; please report it with the model's architecture")
+    for value, label in flow.labels.items():
+        if value not in seeds and label.token_axes:
+            value.shape = ir.Shape(resize.shape(label))
     taker = Taker(model, index, resize, batch, prefix)
     for node in nodes:
         for edit in flow.edits.get(node, ()):
@@ -69,9 +72,6 @@ def propagate(
                 taker.companion(node, edit)
             else:
                 node.replace_input_with(edit.index, _own_literal(model, node, edit.index, edit.values))
-    for value, label in flow.labels.items():
-        if value not in seeds and label.token_axes:
-            value.shape = ir.Shape(resize.shape(label))
     return flow
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.core.flow.labels import Batch, factor_size
 from edgeprune.core.graph import static_shape
 from edgeprune.core.tape import Tape
-from edgeprune_passes._layout import transpose
+from edgeprune_passes._layout import reshape, transpose
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -55,20 +57,21 @@ class Taker:
 
     def _per_sample(self, tape: Tape, value: ir.Value, request: Companion, index: ir.Value, rank: int) -> ir.Value:
         """Gather with another index for each sample; the result has the batch where the node's output has it."""
-        assert request.batch_axis is not None, "a batch larger than one has an axis of its own here"
+        assert request.batch_axis is not None, "a batch larger than one has an axis here"
         own = len(tape.shape(value))
         if own < rank:
             value = tape.op("Unsqueeze", value, tape.ints(list(range(rank - own))))
-        batch, axis = rank + request.batch_axis, rank + request.axis
-        rest = [i for i in range(rank) if i not in {batch, axis}]
-        front = transpose(tape, value, [batch, axis, *rest])
-        if tape.shape(front)[0] == 1:
-            single = tape.op("Squeeze", front, tape.ints([0]))
-            taken = tape.op("Gather", single, index, axis=0)
-        else:
-            taken = tape.op("GatherND", front, tape.op("Unsqueeze", index, tape.ints([-1])), batch_dims=1)
-        order = [batch, axis, *rest]
-        return transpose(tape, taken, [order.index(i) for i in range(rank)])
+        first, axis = rank + request.batch_axis, rank + request.axis
+        sizes = [factor_size(factor) for factor in request.batch]
+        shape = tape.shape(value)
+        apart = sizes if shape[first] > 1 else [1] * len(sizes)
+        value = reshape(tape, value, [*shape[:first], *apart, *shape[first + 1 :]])
+        home = first + next(i for i, factor in enumerate(request.batch) if isinstance(factor, Batch))
+        taken = _gather(tape, value, home, axis + (len(sizes) - 1 if axis > first else 0), index)
+        wide = [*tape.shape(taken)[:first], *sizes, *tape.shape(taken)[first + len(sizes) :]]
+        if list(tape.shape(taken)) != wide:
+            taken = tape.op("Expand", taken, tape.ints(wide))
+        return reshape(tape, taken, [*wide[:first], prod(sizes), *wide[first + len(sizes) :]])
 
     def _segment_index(self, tape: Tape, segments: tuple[Segment, ...]) -> ir.Value:
         """The cut's index in the coordinates of some segments: [B, k], or [k] for a batch of one."""
@@ -101,3 +104,16 @@ class Taker:
             )
         )
         return part if segment.start == at else tape.op("Add", part, tape.ints([at - segment.start]))
+
+
+def _gather(tape: Tape, value: ir.Value, batch: int, axis: int, index: ir.Value) -> ir.Value:
+    """Take [B, k] positions of one axis, other ones for each sample; a batch axis of one is shared by all."""
+    rank = len(tape.shape(value))
+    order = [batch, axis, *[i for i in range(rank) if i not in {batch, axis}]]
+    front = transpose(tape, value, order)
+    if tape.shape(front)[0] == 1:
+        single = tape.op("Squeeze", front, tape.ints([0]))
+        taken = tape.op("Gather", single, index, axis=0)
+    else:
+        taken = tape.op("GatherND", front, tape.op("Unsqueeze", index, tape.ints([-1])), batch_dims=1)
+    return transpose(tape, taken, [order.index(i) for i in range(rank)])

@@ -208,12 +208,6 @@ CASES: dict[str, tuple[Graph, str, str, str]] = {
         "an operand of the old length meets tokens merged with another axis (Add node)",
         "Add1",
     ),
-    "a table beside a merged batch": (
-        graph("r = Reshape(x, s) y = Add(r, c)", "BHTE", s=ints(6, T, 4), c=real(T, 4)),
-        "position-bound",
-        "an operand of the old length meets tokens whose batch is merged with another axis (Add node)",
-        "Add1",
-    ),
     "softmax over merged axes": (
         graph("r = Reshape(x, s) y = Softmax<axis=-1>(r)", s=ints(2, -1)),
         "token-axis-split",

@@ -32,12 +32,14 @@ class Companion:
         axis: axis of that input, from the right (negative), so that it survives a change of rank.
         tokens: the tokens that it is aligned with.
         batch_axis: axis of the result that holds the batch, from the right; None where the batch is one.
+        batch: factors of that axis: heads may be merged with the batch.
     """
 
     index: int
     axis: int
     tokens: Tokens
     batch_axis: int | None
+    batch: Axis = ()
 
 
 Edit: TypeAlias = Literal | Companion
@@ -209,24 +211,16 @@ def _ask_companion(call: Call, index: int, axis: int, result: Axis) -> None:
     tokens = sole_tokens(result)
     if tokens is None:
         call.decline(RefusalCode.POSITION_BOUND, "an operand of the old length meets tokens merged with another axis")
-    call.edits.append(Companion(index, axis, tokens, _batch_axis(call)))
+    call.edits.append(Companion(index, axis, tokens, *_batch_axis(call)))
 
 
-def _batch_axis(call: Call) -> int | None:
-    """The axis, from the right, that holds the batch and nothing else; None where the batch is one."""
+def _batch_axis(call: Call) -> tuple[int | None, Axis]:
+    """The axis, from the right, that holds the batch, best nothing else, with its factors; None for a batch of one."""
     axes = [
         (i - len(label.axes), axis) for label in call.labels if label is not None for i, axis in enumerate(label.axes)
     ]
     batched = [(position, axis) for position, axis in axes if any(isinstance(f, Batch) for f in axis)]
-    if not batched:
-        return None
-    for position, axis in batched:
-        if len(axis) == 1:
-            return position
-    return call.decline(
-        RefusalCode.POSITION_BOUND,
-        "an operand of the old length meets tokens whose batch is merged with another axis",
-    )
+    return min(batched, key=lambda found: len(found[1]), default=(None, ()))
 
 
 def _meet(call: Call, axes: list[Axis]) -> Axis:

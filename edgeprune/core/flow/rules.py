@@ -55,6 +55,7 @@ RULES: dict[str, Rule] = {
     "Split": parts.split,
     "Gather": parts.gather,
     "GatherElements": parts.gather_elements,
+    "GatherND": parts.gather_nd,
     "Concat": parts.concat,
     "Expand": layout.expand,
     "Tile": layout.tile,

@@ -170,6 +170,19 @@ def gather_elements(call: Call) -> list[Label]:
     return [Label((*lead, index[axis], *rest), is_pooled(call))]
 
 
+def gather_nd(call: Call) -> list[Label]:
+    """Tokens may sit on any axis but the gathered ones; those of the index replace them."""
+    data, index = call.axes(0), call.axes(1)
+    lead = call.attr("batch_dims", 0)
+    depth = call.shape(1)[-1]
+    if any(has_tokens(axis) or has_grid(axis) for axis in data[lead : lead + depth]):
+        call.decline(RefusalCode.RUNTIME_TOKEN_GATHER, "tokens are picked by an index computed at run time")
+    if any(map(has_tokens, index)) and any(map(has_tokens, data)):
+        call.decline(RefusalCode.NO_RULE, "tokens are looked up by tokens")
+    first = broadcast(call, {0: data[:lead], 1: index[:lead]}, tail=len(data) - lead) if lead else ()
+    return [Label((*first, *index[lead:-1], *data[lead + depth :]), is_pooled(call))]
+
+
 def concat(call: Call) -> list[Label]:
     """Along tokens: segments join, other operands are fresh tokens. Along another axis: like a broadcast."""
     operands = {i: call.axes(i) for i in range(len(call.node.inputs))}
