@@ -20,7 +20,16 @@ from edgeprune_passes.reduce_tokens import ReduceTokens
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-STRATEGIES = ("random", "uniform", "cls-topk", "mean-attention", "zero-tprune", "tome", "prune-merge")
+STRATEGIES = (
+    "random",
+    "uniform",
+    "cls-topk",
+    "mean-attention",
+    "zero-tprune",
+    "tome",
+    "prune-merge",
+    "importance-merge",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,8 @@ HERE = Path(__file__).resolve().parent
 SHARED = HERE.parent.parent / "shared" / "data"
 WEIGHTS = SHARED / "deit_tiny_patch16_224.safetensors"
 BUDGETS = (0.8, 0.65, 0.5)
-SEARCH = 60  # schedules that auto tries for the strategy that it takes
-FUSED = ("cls-topk", "prune-merge", "tome")
+SEARCH = 20  # schedules that auto tries for the strategy that it takes
+FUSED = ("cls-topk", "prune-merge", "tome", "importance-merge")
 TARGETS = ("rtx-3090", "rtx-4090")  # SM86, SM89
 COLUMNS = {
     "published": ("what", "macs_ratio", "kl", "agreement", "top1"),

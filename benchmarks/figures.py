@@ -1,6 +1,6 @@
 """Write the figures of the README from the stored results, so that no number there is typed by hand.
 
-    python benchmarks/figures.py [--check]
+python benchmarks/figures.py [--check]
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ def figures() -> str:
     ]
     lines += [deit_row(row, latencies(deit)) for row in deit["strategies"]["rows"] if wanted(row)]
     best = max(saliency["rows"], key=lambda row: row.get("correlation") or 0)
-    lines += [
-        "",
-        f"A saliency ViT (DINOv2-S with a convolutional decoder) at `--keep {best['keep']:g}`, tokens restored before the "
-        f"decoder: {best['macs_ratio']:.2f} of the MACs, maps correlate {best['correlation']:.3f} with the dense ones on "
-        f"{saliency['photographs']} photographs.",
-        "",
-        f"Measured on {machine['cpu']}, {machine['threads']} threads, medians of interleaved runs; a busy machine, so read "
-        "ratios. Tables of all strategies, the published methods beside ours, engines and architectures are in "
-        "[benchmarks/results](benchmarks/results); `make bench` makes them again.",
-        "",
-    ]
+    dense_head = (
+        f"A saliency ViT (DINOv2-S with a convolutional decoder) at `--keep {best['keep']:g}`, tokens restored before "
+        f"the decoder: {best['macs_ratio']:.2f} of the MACs, maps correlate {best['correlation']:.3f} with the dense ones "
+        f"on {saliency['photographs']} photographs."
+    )
+    where = (
+        f"Measured on {machine['cpu']}, {machine['threads']} threads, medians of interleaved runs; a busy machine, so "
+        "read ratios. Tables of all strategies, the published methods beside ours, engines and architectures are in "
+        "[benchmarks/results](benchmarks/results); `make bench` makes them again."
+    )
+    lines += ["", dense_head, "", where, ""]
     return "\n".join(lines)
 
 

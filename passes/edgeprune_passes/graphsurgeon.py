@@ -65,7 +65,7 @@ class Graphsurgeon:
         return found  # type: ignore[no-any-return]
 
 
-def _surgeon() -> Any:  # noqa: ANN401 - an untyped library
+def _surgeon() -> Any:
     try:
         import onnx_graphsurgeon
     except ImportError as error:

@@ -57,7 +57,13 @@ def test_version_is_the_installed_one(capfd):
 def test_exit_codes_are_in_the_help(capfd):
     run(["--help"])
     shown = " ".join(capfd.readouterr().out.split())
-    for words in ("0 done", "1 refused, invalid input or interrupted", "2 wrong usage", "3 past a --max-drift limit", "70 a bug"):
+    for words in (
+        "0 done",
+        "1 refused, invalid input or interrupted",
+        "2 wrong usage",
+        "3 past a --max-drift limit",
+        "70 a bug",
+    ):
         assert words in shown
 
 

@@ -11,7 +11,6 @@ from edgeprune.cli.options import json_option, option, shape_options
 from edgeprune.cli.output import show, show_json
 from edgeprune.cli.state import general_options
 
-
 if TYPE_CHECKING:
     from edgeprune_calibration._torch_export import Exporter
 
