@@ -46,8 +46,8 @@ def figures() -> str:
     best = max(saliency["rows"], key=lambda row: row.get("correlation") or 0)
     dense_head = (
         f"A saliency ViT (DINOv2-S with a convolutional decoder) at `--keep {best['keep']:g}`, tokens restored before "
-        f"the decoder: {best['macs_ratio']:.2f} of the MACs, maps correlate {best['correlation']:.3f} with the dense ones "
-        f"on {saliency['photographs']} photographs."
+        f"the decoder: {best['macs_ratio']:.2f} of the MACs, maps correlate {best['correlation']:.3f} with the dense "
+        f"ones on {saliency['photographs']} photographs."
     )
     where = (
         f"Measured on {machine['cpu']}, {machine['threads']} threads, medians of interleaved runs; a busy machine, so "

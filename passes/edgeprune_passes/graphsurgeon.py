@@ -24,7 +24,7 @@ class Graphsurgeon:
         function: `pkg.module:callable`; takes a Graph, edits it in place or returns another.
 
     Refuses: nothing.
-    Raises: `PlanError` if the function cannot be imported, fails, or leaves an invalid graph; the interface may not change.
+    Raises: `PlanError` if the function cannot be imported, fails, or changes the graph's inputs or outputs.
     Cost: two conversions of the graph.
     Source: ONNX GraphSurgeon, by NVIDIA; the only door through which it comes in.
     """
@@ -34,7 +34,11 @@ class Graphsurgeon:
     function: str = ""
 
     def apply(self, model: ir.Model) -> PassResult:
-        """Rewrite `model` in place."""
+        """Rewrite `model` in place.
+
+        Raises:
+            PlanError: if the function cannot be imported, fails, or changes the interface.
+        """
         surgeon, function = _surgeon(), self._imported()
         before = _interface(model)
         graph = surgeon.import_onnx(ir.to_proto(model))
@@ -48,7 +52,7 @@ class Graphsurgeon:
             ) from error
         common.ShapeInferencePass()(edited)
         if _interface(edited) != before:
-            msg = f"the GraphSurgeon function `{self.function}` changed inputs or outputs: {before} became {_interface(edited)}"
+            msg = f"`{self.function}` changed inputs or outputs: {before} became {_interface(edited)}"
             raise PlanError(msg, hint="a pass may change what is inside a graph, not its interface")
         changes = 1 + abs(len(edited.graph) - len(model.graph))
         model.graph = edited.graph

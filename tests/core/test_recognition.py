@@ -55,7 +55,10 @@ def sequence(body: str) -> Recognition:
     return recognize(graph(body, "BTE").model())
 
 
-ATTEND = "k{i} = Transpose<perm=[0,2,1]>({x}) s{i} = MatMul({x}, k{i}) p{i} = Softmax<axis=-1>(s{i}) c{i} = MatMul(p{i}, {x}) "
+ATTEND = (
+    "k{i} = Transpose<perm=[0,2,1]>({x}) s{i} = MatMul({x}, k{i}) "
+    "p{i} = Softmax<axis=-1>(s{i}) c{i} = MatMul(p{i}, {x}) "
+)
 
 
 def test_a_sequence_input_is_a_beginning():
