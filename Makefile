@@ -15,7 +15,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.base ## compile, validate and report on a small ViT that comes with the project
-	$(BIN)/edgeprune compile demo/digits_vit.onnx --keep 0.6 --data demo/digits_test.npz -o $(OUT)/demo --force
+	$(BIN)/edgeprune compile demo/digits_vit.onnx --keep 0.6 --cuts 2 --data demo/digits_test.npz -o $(OUT)/demo --force
 	$(BIN)/edgeprune validate demo/digits_vit.onnx $(OUT)/demo/model.onnx --data demo/digits_test.npz
 	@echo "written to $(OUT)/demo: $$(ls $(OUT)/demo | tr '\n' ' ')"
 

@@ -100,7 +100,7 @@ class Bench:
         rows = []
         for strategy in FUSED:
             for target in TARGETS:
-                options = {**self.options(strategy, 0.65), "engine": True, "target": target, "precision": "fp16"}
+                options = {"macs": 0.65, "strategy": strategy, "target": target, "precision": "fp16"}
                 made = compile_model(self.model, self.work / f"{strategy}-{target}", options)
                 rows += [shown({"what": strategy, **engine}) for engine in made.report["engines"]]  # type: ignore[attr-defined]
         return rows

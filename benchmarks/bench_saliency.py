@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from _adapter import STRATEGIES, compile_model
+from _adapter import compile_model
 from _results import machine, markdown, write
 from _score import MEAN, STD, photographs, session
 from PIL import Image
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--keep", type=float, default=0.7)
     parser.add_argument("--photographs", type=int, default=100)
-    parser.add_argument("--strategies", default=",".join(STRATEGIES))
+    parser.add_argument("--strategies", default="uniform,cls-topk,prune-merge,tome,importance-merge")
     parser.add_argument("--work", type=Path, default=Path("build/bench/saliency"))
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
