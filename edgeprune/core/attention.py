@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeprune.core.graph import consumers, static_shape
+from edgeprune.core.graph import constant_of, consumers, static_shape
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
     from edgeprune.core.flow.engine import Flow
+
+_SMALLEST_TRIANGLE = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,3 +97,30 @@ def _weighed(flow: Flow, softmax: ir.Node) -> ir.Value | None:
                 return node.inputs[1]
             stack.extend(v for v in node.outputs if len(flow.tokens_on(v)) > 1)
     return None
+
+
+def is_causal(attention: Attention) -> bool:
+    """Whether a constant triangle masks the scores: the first token sees itself alone, the last one all."""
+    inner = {attention.scores, *(value for node in attention.between for value in node.outputs)}
+    stack = [v for node in attention.between for v in node.inputs if v is not None and v not in inner]
+    square = (static_shape(attention.probs) or ())[-2:]
+    seen: set[ir.Value] = set()
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        node = value.producer()
+        if node is not None and node.op_type != "MatMul":  # a score of its own, not a mask
+            stack.extend(v for v in node.inputs if v is not None)
+        elif node is None and (static_shape(value) or ())[-2:] == square and _is_triangle(constant_of(value)):
+            return True
+    return False
+
+
+def _is_triangle(mask: np.ndarray | None) -> bool:
+    if mask is None or mask.shape[-1] < _SMALLEST_TRIANGLE:
+        return False
+    first, last = mask[..., 0, :], mask[..., -1, :]
+    seen, hidden = first[..., :1], first[..., 1:2]
+    return bool((first[..., 1:] == hidden).all() and (last == seen).all() and (seen != hidden).all())

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from edgeprune.core.flow.labels import Segment
 
+_AFTER_SOFTMAX = "Add Cast Div Dropout IsNaN Mul Reshape Squeeze Transpose Unsqueeze Where".split()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
@@ -147,10 +149,7 @@ def is_attention_softmax(node: ir.Node) -> bool:
         for user in consumers(stack.pop().outputs[0]):
             if user.op_type in {"MatMul", "Einsum"}:
                 return True
-            if (
-                user.op_type in {"Cast", "Where", "IsNaN", "Reshape", "Transpose", "Mul", "Dropout", "Add"}
-                and user not in seen
-            ):
+            if user.op_type in _AFTER_SOFTMAX and user not in seen:
                 seen.add(user)
                 stack.append(user)
     return False

@@ -76,24 +76,20 @@ def _sequence_inputs(inputs: Sequence[ir.Value]) -> Iterator[Candidate]:
 def _patch_embeddings(nodes: Sequence[ir.Node]) -> Iterator[Candidate]:
     """The first convolution; where a stem behind it mixes the grid, the last ones in front of attention."""
     convolutions = [node for node in nodes if node.op_type == "Conv" and constant_of(node.inputs[0]) is None]
-    for node in dict.fromkeys([*convolutions[:1], *_stem_ends(nodes, convolutions)]):
+    attended = downstream([node.outputs[0] for node in nodes if node.op_type == "Softmax"])
+    stem = [node for node in convolutions if node not in attended]
+    ends = [node for node in stem if not downstream(node.outputs).intersection(stem)]
+    for node in dict.fromkeys([*convolutions[:1], *ends]):
         value = node.outputs[0]
         shape = static_shape(value) or ()
         if len(shape) in {4, 5}:  # an image, or a video
             grid = [(Grid(size, axis, len(shape) - 2),) for axis, size in enumerate(shape[2:])]
             yield Candidate(value, Label((_batch(shape[0]), plain_axis(shape[1]), *grid)), "image")
-    for node in reversed(convolutions):
+    for node in reversed(stem):
         value = node.outputs[0]
         shape = static_shape(value) or ()
         if len(shape) == 3:
             yield Candidate(value, Label((_batch(shape[0]), plain_axis(shape[1]), _tokens(shape[2]))), "sequence")
-
-
-def _stem_ends(nodes: Sequence[ir.Node], convolutions: Sequence[ir.Node]) -> list[ir.Node]:
-    """Convolutions that no softmax stands in front of, and no other such convolution behind."""
-    attended = downstream([node.outputs[0] for node in nodes if node.op_type == "Softmax"])
-    stem = {node for node in convolutions if node not in attended}
-    return [node for node in convolutions if node in stem and not stem & downstream(node.outputs)]
 
 
 def _first_projection(nodes: Sequence[ir.Node]) -> Iterator[Candidate]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.core.attention import is_causal
 from edgeprune.core.flow import rules, rules_math
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune_passes._layout import reshape, to_heads
@@ -27,6 +28,8 @@ def refuse_class_row(block: Block, prefix: int) -> Refusal | None:
         return Refusal(RefusalCode.NO_CLASS_TOKEN, "the model has no class token")
     if block.attention.query is None:
         return Refusal(RefusalCode.NOT_APPLICABLE, "queries and keys were not found in this spelling of attention")
+    if is_causal(block.attention):
+        return Refusal(RefusalCode.NO_CLASS_TOKEN, "attention is causal, so the first token sees no other")
     for node in block.attention.between:
         if rules.RULES.get(node.op_type) not in {rules_math.elementwise, rules_math.unary}:
             reason = f"{node.op_type} between the scores and the softmax mixes rows"
