@@ -124,16 +124,10 @@ class Bench:
         return self.work / f"{strategy}-{budget}"
 
     def options(self, strategy: str, budget: float) -> dict[str, object]:
-        """Options of one compile."""
-        return {
-            "macs": budget,
-            "strategy": strategy,
-            "data": self.photographs,
-            "search": SEARCH if strategy == "auto" else 0,
-            "preprocess": "imagenet",
-            "threads": self.threads,
-            "engine": False,
-        }
+        """Options of one compile; only auto decides by data, the others take their default schedule."""
+        asked = {"macs": budget, "strategy": strategy, "threads": self.threads, "engine": False}
+        chosen = {"data": self.photographs, "search": SEARCH, "preprocess": "imagenet"}
+        return {**asked, **chosen} if strategy == "auto" else asked
 
 
 def cost(model: Path, out: Path) -> tuple[float, int]:
