@@ -82,7 +82,7 @@ def _patch_embeddings(nodes: Sequence[ir.Node]) -> Iterator[Candidate]:
     for node in dict.fromkeys([*convolutions[:1], *ends]):
         value = node.outputs[0]
         shape = static_shape(value) or ()
-        if len(shape) in {4, 5}:  # an image, or a video
+        if len(shape) in {4, 5} and max(shape[2:]) > 1:  # an image, or a video; not the projection of one patch
             grid = [(Grid(size, axis, len(shape) - 2),) for axis, size in enumerate(shape[2:])]
             yield Candidate(value, Label((_batch(shape[0]), plain_axis(shape[1]), *grid)), "image")
     for node in reversed(stem):
