@@ -172,11 +172,11 @@ class Job:
 
     def _latency(self, pruned: ir.Model, made: Plan) -> list[Latency]:
         rows = modelled(self.loaded.dense, pruned, self.targets, made.precision)
-        self.warnings += [_slower(row) for row in rows if row.speedup < 1]
         if self.data is not None:
             _, feed = next(iter(self.data.feeds(batch=self.batch)))
             with self.progress.stage("time on this machine"):
                 rows.append(cpu_latency(self.loaded.dense, pruned, feed, self.options.threads))
+        self.warnings += [_slower(row) for row in rows if row.speedup < 1 and made.cuts]
         return rows
 
     def validate(self, pruned: ir.Model, made: Plan, scoring: Dataset | None) -> Validation:
@@ -229,6 +229,6 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 def _slower(row: Latency) -> str:
     return (
-        f"{row.target}: modelled slower than dense ({row.speedup:.2f}x): at this size the selection costs more than it "
+        f"{row.target}: {row.kind} slower than dense ({row.speedup:.2f}x): at this size the selection costs more than it "
         "saves; try --cuts 2, a larger --batch, or a larger model"
     )

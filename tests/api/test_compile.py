@@ -154,3 +154,11 @@ def test_a_plan_that_runs_code_needs_trust():
     with pytest.raises(edgeprune.PlanError, match="the plan runs code of yours") as caught:
         edgeprune.compile(MODEL, plan=made, options=options())
     assert "--trust-plan" in caught.value.hint
+
+
+def test_what_gets_slower_is_said():
+    report = edgeprune.compile(MODEL, keep=0.9, target="rtx-4090", options=options(engine=False, cuts=4)).report
+    (row,) = report.latency
+    assert row.kind == "modelled"
+    assert row.speedup < 1
+    assert any(warning.startswith("rtx-4090: modelled slower than dense") for warning in report.warnings)
