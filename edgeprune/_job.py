@@ -229,6 +229,6 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 def _slower(row: Latency) -> str:
     return (
-        f"{row.target}: {row.kind} slower than dense ({row.speedup:.2f}x): at this size the selection costs more than it "
-        "saves; try --cuts 2, a larger --batch, or a larger model"
+        f"{row.target}: {row.kind} slower than dense ({row.speedup:.2f}x): at this size the selection costs more "
+        "than it saves; try --cuts 2, a larger --batch, or a larger model"
     )
