@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,7 +17,7 @@ from edgeprune_passes._decompose import decompose_attention
 from edgeprune_passes._guards import remove_dummy_masks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 # Folding is meant to reach every Shape chain and every literal; a cap would leave some behind.
 _NO_LIMIT = 1 << 31
@@ -104,10 +106,23 @@ def _fold(model: ir.Model) -> None:
     """
     from onnxscript.optimizer import fold_constants
 
-    fold_constants(
-        model,
-        onnx_shape_inference=True,
-        input_size_limit=_NO_LIMIT,
-        output_size_limit=_NO_LIMIT,
-        should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
-    )
+    with _quiet("onnxscript"):
+        fold_constants(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=_NO_LIMIT,
+            output_size_limit=_NO_LIMIT,
+            should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
+        )
+
+
+@contextmanager
+def _quiet(library: str) -> Iterator[None]:
+    """Keep a library's warnings off the terminal: what it cannot fold stays as it is, and no user can act on that."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
