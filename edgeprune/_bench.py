@@ -16,6 +16,7 @@ from edgeprune.core.schedule import Curve, fit_schedule, rebalance
 from edgeprune_passes.apply import apply_plan
 from edgeprune_passes.eliminate_tail import EliminateTail
 from edgeprune_passes.registry import make_strategy
+from edgeprune_passes.selection import first_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -107,9 +108,7 @@ class Bench:
 
     def refusal(self, strategy: Strategy) -> Refusal | None:
         """Why a strategy does not work on this model, or None."""
-        prefix = self.loaded.found.found.prefix
-        reasons = (strategy.refuses(block, prefix) for block in self.loaded.found.blocks)
-        return next((reason for reason in reasons if reason is not None), None)
+        return first_refusal(strategy, self.loaded.found)
 
     def plan(self, spec: StrategySpec, schedule: Sequence[int]) -> Plan:
         """The plan of one strategy and a schedule over the cut points."""

@@ -9,6 +9,7 @@ from edgeprune.core.graph import constant_of, downstream, static_shape
 from edgeprune.core.recognition import is_residual, token_dominators
 from edgeprune.report import BlockFacts, Inspection, StrategyFit, TensorFacts
 from edgeprune_passes.registry import strategies
+from edgeprune_passes.selection import first_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,10 +47,7 @@ def _tensor(value: ir.Value) -> TensorFacts:
 
 
 def _refused(strategy: Strategy, found: Recognition) -> Refusal | None:
-    if found.stream is None:
-        return found.refusals[0]
-    reasons = (strategy.refuses(block, found.stream.prefix) for block in found.blocks)
-    return next((reason for reason in reasons if reason is not None), None)
+    return found.refusals[0] if found.stream is None else first_refusal(strategy, found)
 
 
 def _blocks(model: ir.Model, found: Recognition) -> tuple[BlockFacts, ...]:

@@ -34,9 +34,8 @@ class _Linear:
     output: ir.Value
 
 
-def split_fused_projection(model: ir.Model, attention: Attention, batch: int) -> int:
+def split_fused_projection(model: ir.Model, attention: Attention) -> int:
     """Give queries, keys and values of one attention projections of their own; 1 if that was done, else 0."""
-    del batch
     ends = [_end_of_moves(v) for v in (attention.query, attention.key, attention.value) if v is not None]
     if len(ends) != 3 or any(end is None for end in ends):
         return 0

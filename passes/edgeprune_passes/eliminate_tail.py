@@ -49,7 +49,7 @@ class EliminateTail:
         if refusal is not None:
             return PassResult(model, 0, (refusal,))
         block = found.blocks[-1]
-        split = split_fused_projection(model, block.attention, found.stream.batch)
+        split = split_fused_projection(model, block.attention)
         if split:
             found = recognize(model)
             block = found.blocks[-1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeprune.core.recognition import Block
+    from edgeprune.core.recognition import Block, Recognition
     from edgeprune.core.refusals import Refusal
     from edgeprune.core.tape import Tape
 
@@ -99,3 +99,9 @@ class Strategy(Protocol):
     def emit(self, site: Site, keep: int, tape: Tape) -> Selection:
         """Write the operators that choose `keep` patch tokens; prefix tokens stay."""
         ...
+
+
+def first_refusal(strategy: Strategy, found: Recognition) -> Refusal | None:
+    """Why a strategy does not work on a recognised model: what it says of the first block that it refuses, or None."""
+    reasons = (strategy.refuses(block, found.found.prefix) for block in found.blocks)
+    return next((reason for reason in reasons if reason is not None), None)
