@@ -56,6 +56,17 @@ def captured(node: ir.Node) -> Iterator[ir.Value]:
             yield from (v for v in graph.outputs if v not in own)
 
 
+def producers(node: ir.Node) -> list[ir.Node]:
+    """Nodes that compute the inputs of a node, in the order of its inputs."""
+    found = (value.producer() for value in node.inputs if value is not None)
+    return [producer for producer in found if producer is not None]
+
+
+def users(node: ir.Node) -> list[ir.Node]:
+    """Nodes that read an output of a node, once for each use."""
+    return [use.node for value in node.outputs for use in value.uses()]
+
+
 def downstream(values: Iterable[ir.Value]) -> set[ir.Node]:
     """All nodes that depend on one of the values."""
     seen: set[ir.Node] = set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from edgeprune.core.digest import sha256_of
 from edgeprune.core.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OLDEST_OPSET, NEWEST_OPSET = 13, 25
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +54,7 @@ def read_model(path: Path) -> Source:
     _check_opset(model)
     outside = sorted(set(_external_files(model, path)))
     _check_weights(model)
-    return Source(path, model, _digest([path, *outside]))
+    return Source(path, model, sha256_of(path, *outside))
 
 
 def _first_line(error: BaseException) -> str:
@@ -107,13 +106,4 @@ def _check_weights(model: ir.Model) -> None:
 def digest_of(path: Path) -> str:
     """The sha256 by which plans know a model file: as `Source.sha256`."""
     data = path.with_name(f"{path.name}.data")
-    return _digest([path, data] if data.is_file() else [path])
-
-
-def _digest(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return sha256_of(path, data) if data.is_file() else sha256_of(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from edgeprune.core.graph import PREFIX
+from edgeprune.core.graph import PREFIX, producers, users
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -34,14 +34,14 @@ def is_attention(node: ir.Node) -> bool:
         return True
     if node.op_type != "Softmax":
         return False
-    return bool(_between(node, _producers, _is_scores)) and bool(_between(node, _consumers, _is_mix))
+    return bool(_between(node, producers, _is_scores)) and bool(_between(node, users, _is_mix))
 
 
 def core_of(anchor: ir.Node) -> set[ir.Node]:
     """All nodes of one attention: the anchor, both products, and scale, mask and casts between them."""
     if anchor.op_type != "Softmax":
         return {anchor}
-    return {anchor} | _between(anchor, _producers, _is_scores) | _between(anchor, _consumers, _is_mix)
+    return {anchor} | _between(anchor, producers, _is_scores) | _between(anchor, users, _is_mix)
 
 
 def _between(
@@ -63,15 +63,6 @@ def _between(
     for node in step(start):
         walk(node)
     return {node for node, found in on_path.items() if found}
-
-
-def _producers(node: ir.Node) -> list[ir.Node]:
-    found = (value.producer() for value in node.inputs if value is not None)
-    return [producer for producer in found if producer is not None]
-
-
-def _consumers(node: ir.Node) -> list[ir.Node]:
-    return [use.node for value in node.outputs for use in value.uses()]
 
 
 def _is_scores(node: ir.Node) -> bool:

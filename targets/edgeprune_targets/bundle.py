@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune.core.digest import sha256_of
 from edgeprune.core.errors import TargetError
 
 if TYPE_CHECKING:
@@ -65,16 +65,8 @@ def _fill(folder: Path, model: Path, plan: bytes, target: Target, precision: Pre
     (folder / "README.md").write_text(
         _readme(target, precision, both=dense is not None), encoding="utf-8", newline="\n"
     )
-    sums = [f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    sums = [f"{sha256_of(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
     (folder / SUMS).write_text("".join(sums), encoding="utf-8", newline="\n")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _readme(target: Target, precision: Precision, *, both: bool) -> str:

@@ -7,12 +7,12 @@ and consumers of constants that fp16 cannot hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.core.graph import PREFIX
+from edgeprune.core.graph import PREFIX, users
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -75,7 +75,7 @@ def _rejoins(node: ir.Node, seen: set[ir.Node]) -> bool:
     seen.add(node)
     if any(value.is_graph_output() for value in node.outputs):
         return True
-    for consumer in _consumers(node):
+    for consumer in users(node):
         if not (consumer.name or "").startswith(PREFIX):
             return True
         if consumer.op_type in MOVES and consumer not in seen and _moves(consumer, node) and _rejoins(consumer, seen):
@@ -88,13 +88,9 @@ def _moves(consumer: ir.Node, producer: ir.Node) -> bool:
     return any(value is not None and value.producer() is producer for value in data)
 
 
-def _consumers(node: ir.Node) -> Iterable[ir.Node]:
-    return [use.node for value in node.outputs for use in value.uses()]
-
-
 def _feeds_only(node: ir.Node, kept: set[ir.Node]) -> bool:
     """Whether all that read the result are fp32: kept nodes, and graph outputs."""
-    return all(consumer in kept for consumer in _consumers(node))
+    return all(consumer in kept for consumer in users(node))
 
 
 def _has_graph(node: ir.Node) -> bool:
@@ -145,7 +141,7 @@ def _norm_chain(root: ir.Node) -> set[ir.Node]:
             pending.append(node)
     if not any(node.op_type.startswith("Reduce") for node in chain):
         return set()
-    return chain | {node for node in _consumers(root) if node.op_type in {"Div", "Mul", "Reciprocal", "Cast"}}
+    return chain | {node for node in users(root) if node.op_type in {"Div", "Mul", "Reciprocal", "Cast"}}
 
 
 def _is_norm_glue(node: ir.Node) -> bool:
@@ -159,7 +155,7 @@ def _is_norm_glue(node: ir.Node) -> bool:
     if node.op_type in {"Sub", "Div"}:
         return any(value is not None and _is_reduction(value.producer()) for value in node.inputs)
     if node.op_type == "Cast":
-        return any(_is_reduction(consumer) for consumer in _consumers(node))
+        return any(_is_reduction(consumer) for consumer in users(node))
     return any(constant_of(value) is not None for value in node.inputs[1:] or ()) and _follows_reduction(node)
 
 

@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgeprune.core.errors import TargetError
+from edgeprune.core.graph import producers
 from edgeprune_targets.attentions import core_of, is_attention
 
 if TYPE_CHECKING:
@@ -139,12 +140,6 @@ def _projection(node: ir.Node) -> ir.Node:
             return node
         at = above[0]
     return node
-
-
-def producers(node: ir.Node) -> list[ir.Node]:
-    """Nodes that compute the inputs of `node`, in the order of its inputs."""
-    found = (value.producer() for value in node.inputs if value is not None)
-    return [producer for producer in found if producer is not None]
 
 
 def _kernel(head: ir.Node, members: list[ir.Node], block: int, precision: str) -> Kernel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import json
 import os
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edgeprune.core.digest import sha256_of
 from edgeprune.core.results import EngineBuild
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ def _manifest(built: EngineBuild, answer: dict[str, Any], onnx: Path, plan: Path
         "builder": built.builder,
         "builder_version": answer["version"],
         "compute_capability": built.compute_capability,
-        "onnx_sha256": _sha256(onnx),
-        "plan_sha256": _sha256(plan),
+        "onnx_sha256": sha256_of(onnx),
+        "plan_sha256": sha256_of(plan),
         "bytes": built.bytes,
         "attentions": built.attentions,
         "fused_attentions": built.fused_attentions,
@@ -181,11 +181,3 @@ def _manifest(built: EngineBuild, answer: dict[str, Any], onnx: Path, plan: Path
         "outputs": answer["outputs"],
     }
     return json.dumps(facts, indent=2) + os.linesep
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
