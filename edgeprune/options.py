@@ -39,6 +39,8 @@ class Options:
         trust_plan: run code that a given plan names; only for plans whose origin is known.
         search: schedules to try on the data beside the default curve; 0 for none.
         engine: build engines for the targets that can be built for here.
+        tensorrt: version of TensorRT on the devices, '10.3' or '10.3.0'; None for the one that each profile names.
+        fused_attention: let the runtime fuse attention; False lowers it so that none does, where kernels are wrong.
         threads: of every run on this machine; 0 leaves it to the runtime.
         command: words of the command line, for the report.
 
@@ -65,6 +67,8 @@ class Options:
     trust_plan: bool = False
     search: int = 8
     engine: bool = True
+    tensorrt: str | None = None
+    fused_attention: bool = True
     threads: int = 0
     command: tuple[str, ...] = ()
 

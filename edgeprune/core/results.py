@@ -94,25 +94,113 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCheck:
+    """An engine's outputs against ONNX Runtime's on the same inputs, on a machine that can run the engine.
+
+    Attributes:
+        samples: how many inputs were run.
+        cosine: of the flattened outputs, the worst over outputs and samples.
+        relative_error: ||engine - reference|| / ||reference||, the worst over outputs and samples.
+        passed: within what the engine's precision explains.
+    """
+
+    samples: int
+    cosine: float
+    relative_error: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineBuild:
-    """One engine, or why there is none. `attentions`: in the graph; `fused_attentions`: fused kernels in the plan."""
+    """One engine, or why there is none.
+
+    Attributes:
+        target: name of the profile.
+        builder: name of the builder.
+        compute_capability: as 'major.minor'.
+        built: whether there is an engine.
+        path: of the engine, relative to the output folder.
+        manifest: of its manifest, relative to the output folder.
+        runtime: what built it, with its version: 'TensorRT-RTX 1.7.1'.
+        bytes: size of the engine.
+        sha256: of the engine.
+        kernels: distinct kernels in it, where that can be told.
+        attentions: in the graph.
+        fused_attentions: fused attention kernels in the engine.
+        dense_fused_attentions: the same in the dense model's engine.
+        seconds: of the build.
+        check: outputs against ONNX Runtime's; None where the engine cannot run here.
+        attention_unfused: whether attention was kept out of fused kernels, asked for or because they were wrong.
+        error: why there is no engine, and what to do.
+    """
 
     target: str
     builder: str
     compute_capability: str
     built: bool
     path: str | None = None
+    manifest: str | None = None
+    runtime: str = ""
     bytes: int | None = None
+    sha256: str = ""
+    kernels: int | None = None
     attentions: int | None = None
     fused_attentions: int | None = None
     dense_fused_attentions: int | None = None
     seconds: float | None = None
+    check: EngineCheck | None = None
+    attention_unfused: bool = False
     error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An 80 % interval: about four in five true values lie inside."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Latencies of repeated runs in milliseconds. `samples`: how many there were, after the warm-up."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockLatency:
+    """Dense and pruned time of one block; block -1 is what comes before the first, the head counts with the last."""
+
+    block: int
+    dense_ms: float
+    pruned_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Dense and pruned latency of one run on one target; `kind` says where the numbers come from."""
+    """Dense and pruned latency of one run on one target.
+
+    Attributes:
+        target: name of the profile, or of the runtime on this machine.
+        kind: whether the numbers come from a clock or from the latency model.
+        dense_p50_ms: median of the dense model.
+        pruned_p50_ms: median of the pruned model.
+        speedup: dense / pruned.
+        method: one sentence on how.
+        runtime: with its version, 'TensorRT 10.3.0'; empty where nothing ran.
+        precision: of the matrix products.
+        device: the machine that was measured, in its own words; empty if modelled.
+        dense_interval_ms: modelled only.
+        pruned_interval_ms: modelled only.
+        speedup_interval: modelled only; narrower than the two latencies', since their errors go together.
+        dense_timing: measured only.
+        pruned_timing: measured only.
+        blocks: the same by block, where it is known.
+    """
 
     target: str
     kind: LatencyKind
@@ -120,3 +208,72 @@ class Latency:
     pruned_p50_ms: float
     speedup: float
     method: str = ""
+    runtime: str = ""
+    precision: str = ""
+    device: str = ""
+    dense_interval_ms: Interval | None = None
+    pruned_interval_ms: Interval | None = None
+    speedup_interval: Interval | None = None
+    dense_timing: Timing | None = None
+    pruned_timing: Timing | None = None
+    blocks: tuple[BlockLatency, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockCost:
+    """One block before and after: all tokens that enter it, and its MACs.
+
+    Attributes:
+        block: 0-based; -1 is what comes before the first, and the head counts with the last.
+        dense_tokens: T that enter the block in the dense model.
+        pruned_tokens: T that enter it in the pruned model.
+        dense_macs: of the dense block.
+        pruned_macs: of the pruned block, with what the cut itself costs.
+    """
+
+    block: int
+    dense_tokens: int
+    pruned_tokens: int
+    dense_macs: int
+    pruned_macs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutMap:
+    """Where each patch token of the dense grid is after one cut.
+
+    `owners[i]` is the patch token whose place in the stream now stands for patch i (i itself where it was kept, another
+    one where it was merged into that), or -1 where it was dropped.
+    """
+
+    block: int
+    owners: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenMap:
+    """What became of the tokens of one sample.
+
+    Attributes:
+        sample: its name.
+        image: file of the picture, relative to the output folder; None where the data are no pictures.
+        rows: of the grid of patches; rows * columns == number of patch tokens.
+        columns: of the grid of patches.
+        cuts: in the order of the blocks.
+    """
+
+    sample: str
+    image: str | None
+    rows: int
+    columns: int
+    cuts: tuple[CutMap, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorstSample:
+    """One of the samples that drifted most. `image`: file of the picture, relative to the output folder."""
+
+    sample: str
+    output: str
+    relative_error: float
+    image: str | None = None

@@ -7,10 +7,19 @@ from typing import Literal, TypeAlias
 
 from edgeprune.core.plan import Option, Plan
 from edgeprune.core.refusals import Refusal
-from edgeprune.core.results import Candidate, EngineBuild, Latency, ModelFacts, Validation
+from edgeprune.core.results import (
+    BlockCost,
+    Candidate,
+    EngineBuild,
+    Latency,
+    ModelFacts,
+    TokenMap,
+    Validation,
+    WorstSample,
+)
 from edgeprune.report.environment import Environment
 
-SCHEMA = 1
+SCHEMA = 2
 
 BudgetKind: TypeAlias = Literal["keep", "macs", "plan"]
 
@@ -55,6 +64,9 @@ class Report:
         validation: proofs, and drift on data.
         engines: one for each target that an engine was asked for.
         latency: dense against pruned; each says whether it was measured or modelled.
+        blocks: tokens and MACs of each block, dense against pruned.
+        token_maps: what became of the tokens of a few samples.
+        worst_samples: the samples that drifted most, worst first.
         refusals: what was declined, why and where.
         warnings: sentences that a person should read.
         environment: versions and machine.
@@ -70,6 +82,9 @@ class Report:
     validation: Validation
     engines: tuple[EngineBuild, ...] = ()
     latency: tuple[Latency, ...] = ()
+    blocks: tuple[BlockCost, ...] = ()
+    token_maps: tuple[TokenMap, ...] = ()
+    worst_samples: tuple[WorstSample, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     warnings: tuple[str, ...] = ()
     environment: Environment
