@@ -81,11 +81,13 @@ class Bench:
         loaded: the model.
         options: of the user.
         targets: names of target profiles, for the plan.
+        most_cuts: the most cuts that a plan may have where the user names no number.
     """
 
     loaded: Loaded
     options: Options
     targets: tuple[str, ...] = ()
+    most_cuts: int = DEFAULT_CUTS
 
     @cached_property
     def dense_macs(self) -> int:
@@ -130,6 +132,8 @@ class Bench:
             precision=self.options.precision_for(self.targets),
             passes=self.options.passes,
             targets=self.targets,
+            tensorrt=self.options.tensorrt or "",
+            fused_attention=self.options.fused_attention,
             seed=self.options.seed,
         )
 
@@ -178,7 +182,7 @@ class Bench:
     @property
     def cuts(self) -> int:
         """The most cuts that a plan may have."""
-        return self.options.cuts or DEFAULT_CUTS
+        return self.options.cuts or self.most_cuts
 
     def _fewest(self, spec: StrategySpec) -> Callable[[int], int]:
         strategy, prefix = make_strategy(spec), self.loaded.found.found.prefix

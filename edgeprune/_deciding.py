@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edgeprune._pacing import paced
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import Plan, StrategySpec
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from edgeprune.core.progress import Progress
     from edgeprune_calibration.data import Dataset
     from edgeprune_calibration.reference import Recording
+    from edgeprune_targets.profiles import Target
 
 # In the order in which they are taken where nothing can be measured.
 _WITHOUT = ("tome", "zero-tprune", "mean-attention", "uniform", "random")
@@ -71,8 +73,10 @@ class Decision:
     warnings: tuple[str, ...] = ()
 
 
-def decide(bench: Bench, budget: Budget, judge: Judge | None, progress: Progress) -> Decision:
-    """Choose a plan for a budget.
+def decide(
+    bench: Bench, budget: Budget, judge: Judge | None, progress: Progress, targets: Sequence[Target] = ()
+) -> Decision:
+    """Choose a plan for a budget, with as many cuts as pay on the targets.
 
     Raises:
         PlanError: if no strategy can meet the budget.
@@ -82,21 +86,26 @@ def decide(bench: Bench, budget: Budget, judge: Judge | None, progress: Progress
         return Decision(bench.plan(StrategySpec(name="keep-all"), (bench.patches,) * len(bench.cost.blocks)))
     if asked != AUTO:
         spec = StrategySpec(name=asked, options=bench.options.strategy_options)
-        return _one(bench, spec, budget, judge, progress)
+        _check_applies(bench, spec)
+        return _one(paced(bench, spec, budget, targets), spec, budget, judge, progress)
     names = _WITH_CLASS_TOKEN if bench.loaded.found.found.prefix else _WITHOUT
+    name = next(n for n in names if bench.refusal(make_strategy(StrategySpec(name=n))) is None)
+    spec = StrategySpec(name=name)
+    bench = paced(bench, spec, budget, targets)
     if judge is None:
-        name = next(n for n in names if bench.refusal(make_strategy(StrategySpec(name=n))) is None)
         warning = f"no data was given: {name} with its default schedule was not measured on anything"
-        spec = StrategySpec(name=name)
         return Decision(bench.plan(spec, bench.first_fit(spec, budget)), warnings=(warning,))
     return _best(bench, names, budget, judge, progress)
 
 
-def _one(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge | None, progress: Progress) -> Decision:
+def _check_applies(bench: Bench, spec: StrategySpec) -> None:
     refusal = bench.refusal(make_strategy(spec))
     if refusal is not None:
         msg = f"the strategy {spec.name} refuses this model: {refusal}"
         raise PlanError(msg, hint="`edgeprune inspect` lists the strategies that apply; --strategy auto picks one")
+
+
+def _one(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge | None, progress: Progress) -> Decision:
     if judge is None or bench.options.search == 0:
         return Decision(bench.plan(spec, bench.first_fit(spec, budget)))
     return _searched(bench, spec, budget, judge, progress)

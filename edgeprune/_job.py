@@ -106,7 +106,7 @@ class Job:
         judge = None
         if deciding is not None and self.recording is not None:
             judge = Judge(self.recording, deciding, self.batch, self.options.threads)
-        decision = decide(self.bench, budget, judge, self.progress)
+        decision = decide(self.bench, budget, judge, self.progress, self.targets)
         self.warnings += decision.warnings
         return decision
 

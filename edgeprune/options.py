@@ -34,7 +34,7 @@ class Options:
         max_drift: limit by metric: an upper one, or a lower one for the metrics in `HIGHER_IS_BETTER`.
         restore: how tokens come back where the head or an output needs all of them.
         tail_elimination: compute only the rows that the head reads in the last block.
-        cuts: at most this many cuts; None lets the strategy's schedule decide. Fewer cuts are fewer small kernels.
+        cuts: at most this many cuts; None is four, or fewer where the targets run faster then.
         passes: further passes to run on the reduced graph, in order.
         trust_plan: run code that a given plan names; only for plans whose origin is known.
         search: schedules to try on the data beside the default curve; 0 for none.

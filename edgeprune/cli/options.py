@@ -90,7 +90,7 @@ decision_options = together(
     ),
     option(
         "--cuts", type=int,
-        help="At most this many cuts. Fewer are fewer small kernels. Default: the strategy's schedule decides.",
+        help="At most this many cuts. Default: four, or as many fewer as the targets run faster.",
     ),
     option(
         "--pass", "passes", type=PASS, multiple=True,
@@ -103,6 +103,11 @@ decision_options = together(
     option(
         "--precision", type=click.Choice(get_args(Precision)),
         help="Of the engine. Default: fp16 with a target, fp32 without.",
+    ),
+    option("--tensorrt", help="Version of TensorRT on the devices, such as 10.3. Default: the one of the profile."),
+    option(
+        "--fused-attention/--no-fused-attention", default=DEFAULTS.fused_attention, show_default=True,
+        help="Let the runtime fuse attention; no where its fused kernels are wrong.",
     ),
 )  # fmt: skip
 

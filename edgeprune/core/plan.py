@@ -67,6 +67,8 @@ class Plan:
         precision: of the engine; graph inputs and outputs stay fp32.
         passes: further passes, in the order in which they run.
         targets: names of target profiles.
+        tensorrt: version of TensorRT that the graphs for the targets are lowered for; empty for each profile's own.
+        fused_attention: whether those graphs let the runtime fuse attention.
         seed: of every pseudo-random choice.
     """
 
@@ -82,6 +84,8 @@ class Plan:
     precision: Precision = "fp32"
     passes: tuple[PassSpec, ...] = ()
     targets: tuple[str, ...] = ()
+    tensorrt: str = ""
+    fused_attention: bool = True
     seed: int = 0
 
     def schedule(self) -> tuple[int, ...]:
