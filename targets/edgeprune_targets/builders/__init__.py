@@ -2,26 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from edgeprune_targets.builders.protocol import Builder, Origin
 
-if TYPE_CHECKING:
-    from edgeprune.core.results import EngineBuild
-    from edgeprune_targets.profiles import Target
-
-
-class Builder(Protocol):
-    """Makes engines. A build that fails is data (`EngineBuild.error`), since the rest of a compile is still good."""
-
-    name: ClassVar[str]
-
-    def lacking(self) -> str | None:
-        """Why nothing can be built here and how to change that; None where it can."""
-        ...
-
-    def build(
-        self, model: Path | bytes, targets: Sequence[Target], folder: Path, *, name: str, attentions: int | None
-    ) -> list[EngineBuild]:
-        """Build one engine a compute capability into `folder`; one result a target."""
-        ...
+__all__ = ["Builder", "Origin"]
