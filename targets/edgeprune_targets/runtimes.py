@@ -1,0 +1,155 @@
+"""What is known of each runtime: TensorRT by version, and TensorRT-RTX. Operators stand in `operators.toml`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from edgeprune.core.errors import TargetError
+
+if TYPE_CHECKING:
+    from edgeprune_targets.profiles import Target
+
+Family: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
+Typing: TypeAlias = Literal["weak", "strong"]
+
+TOPK_LIMIT = 3840  # ITopKLayer of 10.3, 10.16 and 11.1 (headers); TensorRT-RTX 1.7 fails in the builder above it
+_NUMBER = re.compile(r"\d+(\.\d+)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """One runtime in one version.
+
+    Attributes:
+        name: 'tensorrt-10.3', 'tensorrt-rtx-1'.
+        family: which library.
+        version: as 'major.minor', or 'major' where that decides.
+        typing: 'strong' keeps the types of the graph; 'weak' lets the builder choose among the flags it is given.
+        opset: highest ONNX opset that its parser is documented for.
+        topk_limit: largest K of a TopK.
+        int64: whether it computes in INT64; without, it casts to INT32 and clamps, inputs included.
+        bf16: whether it has bfloat16.
+        sources: where a fact comes from, by field name.
+    """
+
+    name: str
+    family: Family
+    version: str
+    typing: Typing
+    opset: int
+    topk_limit: int = TOPK_LIMIT
+    int64: bool = True
+    bf16: bool = True
+    sources: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """As people write it: 'TensorRT 10.3'."""
+        return f"{'TensorRT-RTX' if self.family == 'tensorrt-rtx' else 'TensorRT'} {self.version}"
+
+
+_DOCS = "docs/operators.md of the parser at this version"
+RUNTIMES: tuple[Runtime, ...] = (
+    Runtime(
+        name="tensorrt-8.5",
+        family="tensorrt",
+        version="8.5",
+        typing="weak",
+        opset=17,
+        int64=False,
+        bf16=False,
+        sources={"opset": _DOCS, "typing": "NvInfer.h 8.6 has no STRONGLY_TYPED", "int64": _DOCS},
+    ),
+    Runtime(
+        name="tensorrt-8.6",
+        family="tensorrt",
+        version="8.6",
+        typing="weak",
+        opset=17,
+        int64=False,
+        bf16=False,
+        sources={"opset": _DOCS, "typing": "NvInfer.h 8.6 has no STRONGLY_TYPED", "int64": _DOCS},
+    ),
+    Runtime(
+        name="tensorrt-10.3",
+        family="tensorrt",
+        version="10.3",
+        typing="strong",
+        opset=20,
+        sources={"opset": _DOCS, "typing": "NvInfer.h 10.x", "int64": "changelog of 10.0"},
+    ),
+    Runtime(
+        name="tensorrt-10.16",
+        family="tensorrt",
+        version="10.16",
+        typing="strong",
+        opset=24,
+        sources={"opset": "release notes of 10.13 to 10.16", "typing": "NvInfer.h 10.16"},
+    ),
+    Runtime(
+        name="tensorrt-11",
+        family="tensorrt",
+        version="11",
+        typing="strong",
+        opset=25,
+        sources={"opset": "ONNX opset guide of TensorRT 11", "typing": "NvInfer.h 11.1: nothing else is left"},
+    ),
+    Runtime(
+        name="tensorrt-rtx-1",
+        family="tensorrt-rtx",
+        version="1",
+        typing="strong",
+        opset=25,
+        sources={"opset": "probed with 1.7.1, opsets 13 to 27", "typing": "probed with 1.7.1", "topk_limit": "probed"},
+    ),
+)
+_RTX = RUNTIMES[-1]
+_OLDEST = RUNTIMES[0]
+
+
+def runtime_for(target: Target, tensorrt: str | None = None, builder: str | None = None) -> Runtime:
+    """The runtime that a model is lowered for: the largest known version that is not above the device's.
+
+    Args:
+        target: the device.
+        tensorrt: version on the device; None for the one its profile assumes.
+        builder: 'tensorrt' or 'tensorrt-rtx'; None for the profile's own, or 'tensorrt' where a version is given.
+
+    Raises:
+        TargetError: for a version below 8.5, one that the device cannot have, or a word that is no version.
+    """
+    if builder == "tensorrt-rtx" or (builder is None and tensorrt is None and target.runtime == "tensorrt-rtx"):
+        return _RTX
+    asked = tensorrt or default_version(target)
+    _check_version(asked, target)
+    known = [
+        runtime for runtime in RUNTIMES if runtime.family == "tensorrt" and _parts(runtime.version) <= _parts(asked)
+    ]
+    return known[-1]
+
+
+def default_version(target: Target) -> str:
+    """TensorRT that a device is assumed to have."""
+    return str(getattr(target, "default_tensorrt", "") or target.tensorrt[-1])
+
+
+def _check_version(asked: str, target: Target) -> None:
+    if not _NUMBER.fullmatch(asked):
+        msg = f"`{asked}` is no version of TensorRT, expected one like 10.3"
+        raise TargetError(msg, hint=f"{target.name} can have {', '.join(target.tensorrt)}")
+    if _parts(asked) < _parts(_OLDEST.version):
+        msg = f"TensorRT {asked} is too old, expected {_OLDEST.version} or later"
+        raise TargetError(msg, hint=f"{target.name} can have {', '.join(target.tensorrt)}")
+    oldest, newest = target.tensorrt[0], target.tensorrt[-1]
+    too_new = target.on_jetson and _parts(asked)[:2] > _parts(newest)[:2]  # on a PC a newer one can be installed
+    if too_new or _parts(asked)[:2] < _parts(oldest)[:2]:
+        msg = f"{target.name} cannot have TensorRT {asked}, expected {oldest} to {newest}"
+        raise TargetError(msg, hint=f"give one of {', '.join(target.tensorrt)}")
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    """Numbers of a version, two at least, so that '11' and '11.0' are one."""
+    numbers = tuple(int(part) for part in version.split("."))
+    return numbers if len(numbers) > 1 else (*numbers, 0)
