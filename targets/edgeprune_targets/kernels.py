@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from edgeprune.core.errors import TargetError
 from edgeprune.core.graph import producers
 from edgeprune_targets.attentions import core_of, is_attention
+from edgeprune_targets.blocks import blocks_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -65,7 +66,7 @@ def kernels_of(model: ir.Model, precision: str) -> tuple[Kernel, ...]:
     """
     nodes = tuple(_with_shapes(model).graph)
     groups = _groups(nodes)
-    blocks = _blocks(nodes)
+    blocks = blocks_of(nodes)
     out = []
     for members in groups:
         heavy = [node for node in members if node.op_type in _HEAVY]
@@ -112,34 +113,6 @@ def _groups(nodes: tuple[ir.Node, ...]) -> list[list[ir.Node]]:
     for node in nodes:
         groups[find(node)].append(node)
     return [members for members in groups.values() if any(node.op_type not in _FREE for node in members)]
-
-
-def _blocks(nodes: tuple[ir.Node, ...]) -> dict[ir.Node, int]:
-    """Block of each node: that of the last attention whose projections have begun on a path to it."""
-    starts: dict[ir.Node, int] = {}
-    for index, anchor in enumerate(node for node in nodes if is_attention(node)):
-        for member in core_of(anchor):
-            starts.setdefault(member, index)
-            for node in producers(member):
-                starts.setdefault(_projection(node), index)
-    blocks: dict[ir.Node, int] = {}
-    for node in nodes:
-        inherited = max((blocks.get(producer, -1) for producer in producers(node)), default=-1)
-        blocks[node] = max(inherited, starts.get(node, -1))
-    return blocks
-
-
-def _projection(node: ir.Node) -> ir.Node:
-    """The product with a weight that `node` comes from, through views and the bias; `node` if there is none near."""
-    at = node
-    for _ in range(12):
-        if at.op_type in {"MatMul", "Gemm"}:
-            return at
-        above = producers(at)
-        if not above:
-            return node
-        at = above[0]
-    return node
 
 
 def _kernel(head: ir.Node, members: list[ir.Node], block: int, precision: str) -> Kernel:

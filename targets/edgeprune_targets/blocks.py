@@ -1,0 +1,50 @@
+"""Which transformer block a node belongs to, for whatever is counted or timed by block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprune.core.graph import producers
+from edgeprune_targets.attentions import core_of, is_attention
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+STEM = -1
+
+
+def blocks_of(nodes: Sequence[ir.Node]) -> dict[ir.Node, int]:
+    """Block of each node: that of the last attention whose projections have begun on a path to it.
+
+    What comes before the first block is `STEM`. The norm before a block's projections counts with the block before,
+    since a compiler fuses it with that block's last residual Add; the head counts with the last block.
+
+    Args:
+        nodes: of one graph, in its order.
+    """
+    starts: dict[ir.Node, int] = {}
+    for index, anchor in enumerate(node for node in nodes if is_attention(node)):
+        for member in core_of(anchor):
+            starts.setdefault(member, index)
+            for node in producers(member):
+                starts.setdefault(_projection(node), index)
+    blocks: dict[ir.Node, int] = {}
+    for node in nodes:
+        inherited = max((blocks.get(producer, STEM) for producer in producers(node)), default=STEM)
+        blocks[node] = max(inherited, starts.get(node, STEM))
+    return blocks
+
+
+def _projection(node: ir.Node) -> ir.Node:
+    """The product with a weight that `node` comes from, through views and the bias; `node` if there is none near."""
+    at = node
+    for _ in range(12):
+        if at.op_type in {"MatMul", "Gemm"}:
+            return at
+        above = producers(at)
+        if not above:
+            return node
+        at = above[0]
+    return node
