@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -38,3 +38,30 @@ def small(number: float | None) -> str:
     if number is None:
         return "-"
     return f"{number:.1e}" if 0 < abs(number) < 0.001 else f"{number:.4f}"
+
+
+def times(factor: float) -> str:
+    """Write a factor: `1.44x`."""
+    return f"{factor:.2f}x"
+
+
+def between(low: float, high: float) -> str:
+    """Write a range of factors, or the one that both are."""
+    return times(low) if times(low) == times(high) else f"{times(low)} to {times(high)}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Join words with commas and an `and`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def size(count_of_bytes: int | None) -> str:
+    """Write a size in bytes: `24.8 MB`."""
+    return "-" if count_of_bytes is None else f"{count(count_of_bytes)}B"
+
+
+def title_of(command: Sequence[str], sha256: str) -> str:
+    """Name a model as the user did, without the folder; by its hash where no command line says it."""
+    given = (word for word in command[1:] if not word.startswith("-"))
+    named = next((word for word in given if word.endswith((".onnx", ".pt2")) or ":" in word), "")
+    return named.replace("\\", "/").rpartition("/")[2] or f"model {sha256[:12]}"
