@@ -1,209 +1,195 @@
-"""Device profiles: what edgeprune knows about a target, one TOML file a device.
+"""Device profiles: what edgeprune knows about a target, one TOML file a device with its power modes.
 
-A profile states one board in one power mode, so that a figure modelled for it means something. Every number of a
-shipped profile names its source; a user's own profile may leave the sources out.
+A `Target` is one device in one power mode, so that a figure modelled for it means something. `jetson-agx-orin-64gb`
+is the device in its default mode, the first of its file; `jetson-agx-orin-64gb@30w` is another. Every number of a
+shipped profile has its source and how sure that is; a user's own profile may leave the sources out.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-import msgspec
+from typing import Any
 
 from edgeprune.core.errors import TargetError
+from edgeprune_targets._profile_checks import read_raw
+from edgeprune_targets._profile_fields import NUMBERS
+from edgeprune_targets._profile_plugins import in_plugin, plugin_profiles
+from edgeprune_targets.target import OLDEST_TENSORRT, Software, Source, Target, target_in_mode
 
-RuntimeName: TypeAlias = Literal["tensorrt-rtx", "tensorrt"]
+__all__ = [
+    "NUMBERS",
+    "OLDEST_TENSORRT",
+    "Software",
+    "Source",
+    "Target",
+    "load_target",
+    "load_targets",
+    "mode_names",
+    "profile_text",
+    "read_profile",
+    "split_targets",
+    "target_aliases",
+    "target_names",
+]
 
 _FOLDER = Path(__file__).parent / "profiles"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_BUILDERS = frozenset({"tensorrt-rtx", "tensorrt"})
-_POSITIVE = (
-    "sms",
-    "gpu_clock_mhz",
-    "memory_bandwidth_gbs",
-    "memory_gb",
-    "l2_mb",
-    "fp32_tflops",
-    "fp16_dense_tflops",
-    "fp16_fp32acc_tflops",
-    "token_multiple",
-    "launch_overhead_us",
-)
-_SHARES = ("gemm_utilisation", "bandwidth_utilisation")
-NUMBERS = _POSITIVE + _SHARES
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """One device in one power mode.
-
-    Attributes:
-        name: canonical name, equal to the stem of its file.
-        description: board and mode in words.
-        aliases: other names that mean this profile.
-        architecture: GPU family and chip.
-        power_mode: the mode that all numbers hold for.
-        compute_capability: as 'major.minor'.
-        sms: streaming multiprocessors that are on in this mode.
-        gpu_clock_mhz: highest GPU clock of the mode.
-        memory_bandwidth_gbs: peak, in 10^9 bytes a second.
-        memory_gb: memory of the device.
-        l2_mb: level-2 cache.
-        fp32_tflops: peak of the plain cores.
-        fp16_dense_tflops: tensor cores without sparsity, fp16 accumulation.
-        fp16_fp32acc_tflops: tensor cores without sparsity, fp32 accumulation (half on GeForce cards).
-        runtime: what runs the engine.
-        tensorrt: TensorRT versions the device can have, oldest first.
-        jetpack: JetPack versions the device can have, oldest first; empty off Jetson.
-        builders: names of the builders that can make an engine for it.
-        token_multiple: token counts that are multiples of this waste nothing in a tensor core.
-        launch_overhead_us: of one kernel in a stream of kernels.
-        gemm_utilisation: share of the fp32-accumulate peak that a large matrix product reaches.
-        bandwidth_utilisation: share of the peak bandwidth that a streaming kernel reaches.
-        sources: where each number comes from, by field name.
-    """
-
-    name: str
-    description: str
-    architecture: str
-    power_mode: str
-    compute_capability: str
-    sms: int
-    gpu_clock_mhz: float
-    memory_bandwidth_gbs: float
-    memory_gb: float
-    l2_mb: float
-    fp32_tflops: float
-    fp16_dense_tflops: float
-    fp16_fp32acc_tflops: float
-    runtime: RuntimeName
-    tensorrt: tuple[str, ...]
-    builders: tuple[str, ...]
-    token_multiple: int
-    launch_overhead_us: float
-    gemm_utilisation: float
-    bandwidth_utilisation: float
-    aliases: tuple[str, ...] = ()
-    jetpack: tuple[str, ...] = ()
-    sources: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def sm(self) -> str:
-        """Compute capability as builders write it: 'sm89'."""
-        return "sm" + self.compute_capability.replace(".", "")
-
-    @property
-    def fp32_products(self) -> bool:
-        """Whether the runtime multiplies fp32 matrices: TensorRT-RTX does not on Turing."""
-        return self.runtime != "tensorrt-rtx" or self.compute_capability != "7.5"
-
-    @property
-    def on_jetson(self) -> bool:
-        """Whether the engine has to be built on the device itself."""
-        return bool(self.jetpack)
 
 
 def target_names() -> tuple[str, ...]:
-    """Canonical names of the shipped profiles, sorted."""
-    return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+    """Names of all profiles, shipped and of plug-ins, sorted.
+
+    Raises:
+        TargetError: if a plug-in is broken.
+    """
+    return tuple(sorted({*_shipped_names(), *_plugin_paths()}))
 
 
 def target_aliases() -> dict[str, str]:
-    """Alias -> canonical name, over all shipped profiles."""
-    return {alias: name for name in target_names() for alias in _shipped(name).aliases}
-
-
-def load_target(name_or_path: str | Path) -> Target:
-    """Find a target by name, by alias, or by the path of a TOML profile.
+    """Alias -> name of the profile, over all profiles.
 
     Raises:
-        TargetError: if there is no such target, or the profile is wrong.
+        TargetError: if a plug-in is broken.
     """
-    word = str(name_or_path)
-    if isinstance(name_or_path, Path) or word.endswith(".toml") or "/" in word:
-        return read_profile(Path(name_or_path))
-    if word in target_names():
-        return _shipped(word)
-    aliases = target_aliases()
-    if word in aliases:
-        return _shipped(aliases[word])
-    close = difflib.get_close_matches(word, (*target_names(), *aliases), n=1, cutoff=0.5)
-    hint = (
-        f"did you mean {close[0]}?" if close else "`edgeprune targets` lists them; the path of a TOML profile works too"
-    )
-    msg = f"unknown target {word!r}: expected one of {', '.join(target_names())}"
-    raise TargetError(msg, hint=hint)
+    return {alias: name for name in target_names() for alias in load_target(name).aliases}
 
 
-def read_profile(path: Path) -> Target:
-    """Read and check one TOML profile.
+def mode_names(name: str | Path) -> tuple[str, ...]:
+    """Power modes of a target, the default first.
+
+    Raises:
+        TargetError: if there is no such target, or its profile is wrong.
+    """
+    return load_target(name).modes
+
+
+def load_target(name: str | Path) -> Target:
+    """Find a target by name, by alias, or by the path of a TOML profile; '@MODE' behind it chooses a power mode.
+
+    Raises:
+        TargetError: if there is no such target or mode, or the profile is wrong.
+    """
+    base, mode = _without_mode(str(name))
+    if base.endswith(".toml") or "/" in base or (isinstance(name, Path) and not mode):
+        return read_profile(Path(base), mode)
+    return target_in_mode(_raw(_profile_path(base)), mode)
+
+
+def read_profile(path: Path, mode: str = "") -> Target:
+    """Read and check one TOML profile, in its default mode or in the one named.
 
     Raises:
         TargetError: naming the file, the field, what was expected and what was found.
     """
-    try:
-        raw = msgspec.toml.decode(path.read_bytes())
-    except OSError as error:
-        msg = f"cannot read target profile {path}: {error.strerror or error}"
-        raise TargetError(msg, hint="give the name of a target or the path of a TOML profile") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        msg = f"target profile {path} is not TOML: {error}"
-        raise TargetError(msg, hint="`edgeprune targets` lists profiles to copy from") from error
-    return _checked(raw, path)
+    return target_in_mode(read_raw(path), mode)
+
+
+def profile_text(name: str | Path) -> str:
+    """The TOML behind a target, to copy from.
+
+    Raises:
+        TargetError: if there is no such target.
+    """
+    base, _ = _without_mode(str(name))
+    load_target(name)
+    path = Path(base) if base.endswith(".toml") or "/" in base else _profile_path(base)
+    return path.read_text(encoding="utf-8")
+
+
+def split_targets(words: Iterable[str]) -> tuple[str, ...]:
+    """Words of the command line, each a name or several with commas between; each name once, in the order given.
+
+    A path with a comma in it cannot be named: give the file another name.
+
+    Raises:
+        TargetError: if a word names nothing, as ',' or ''.
+    """
+    found: dict[str, None] = {}
+    for word in words:
+        names = [part.strip() for part in word.split(",")]
+        if not all(names):
+            msg = f"a target is missing in {word!r}: expected names with one comma between two"
+            raise TargetError(msg, hint="write it as rtx-4090,rtx-3090")
+        found |= dict.fromkeys(names)
+    return tuple(found)
+
+
+def load_targets(words: str | Iterable[str]) -> tuple[Target, ...]:
+    """Load each target of 'rtx-4090,rtx-3090', or of several such words; a device in a mode counts once.
+
+    Raises:
+        TargetError: if there is no such target or mode, a profile is wrong, or two files claim one name.
+    """
+    found: dict[str, Target] = {}
+    for word in split_targets([words] if isinstance(words, str) else words):
+        target = load_target(word)
+        if found.setdefault(target.name, target) != target:
+            msg = f"two different profiles are named `{target.name}`: one of them is {word}"
+            raise TargetError(msg, hint="change `name` in one of the two; what is written for a target bears its name")
+    return tuple(found.values())
 
 
 @cache
-def _shipped(name: str) -> Target:
-    return read_profile(_FOLDER / f"{name}.toml")
+def _shipped_names() -> frozenset[str]:
+    return frozenset(path.stem for path in _FOLDER.glob("*.toml"))
 
 
-def _checked(raw: dict[str, Any], path: Path) -> Target:
-    known = {item.name for item in fields(Target)}
-    required = {item.name for item in fields(Target) if item.default is MISSING and item.default_factory is MISSING}
-    for unknown in sorted(raw.keys() - known):
-        close = difflib.get_close_matches(unknown, known, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"known fields: {', '.join(sorted(known))}"
-        msg = f"target profile {path} has an unknown field `{unknown}`"
-        raise TargetError(msg, hint=hint)
-    if missing := sorted(required - raw.keys()):
-        msg = f"target profile {path} lacks {', '.join(f'`{name}`' for name in missing)}"
-        raise TargetError(msg, hint="copy a shipped profile and change its numbers")
-    try:
-        target = msgspec.convert(raw, Target)
-    except msgspec.ValidationError as error:
-        msg = f"target profile {path}: {error}"
-        raise TargetError(msg, hint="`edgeprune targets` lists profiles to copy from") from error
-    _check_numbers(target, path)
-    _check_words(target, path)
-    return target
+@cache
+def _raw(path: Path) -> dict[str, Any]:
+    return read_raw(path)
 
 
-def _check_numbers(target: Target, path: Path) -> None:
-    for name in _POSITIVE:
-        if not 0 < getattr(target, name) < float("inf"):
-            raise _wrong(path, name, "a number above 0", getattr(target, name))
-    for name in _SHARES:
-        if not 0 < getattr(target, name) <= 1:
-            raise _wrong(path, name, "a share in (0, 1]", getattr(target, name))
+@cache
+def _plugin_paths() -> dict[str, Path]:
+    """Path by name; read only for a name that is not ours, so that a broken plug-in does not stop the others.
+
+    Raises:
+        TargetError: naming the plug-in that is broken, or that claims a name which is taken.
+    """
+    found: dict[str, Path] = {}
+    taken = {*_shipped_names(), *_shipped_aliases()}
+    for plugin, path in plugin_profiles():
+        try:
+            raw = _raw(path)
+        except TargetError as error:
+            raise TargetError(in_plugin(plugin, error.message), hint=error.hint) from error
+        claimed = {raw["name"], *raw.get("aliases", ())}
+        if clash := sorted(claimed & taken):
+            msg = in_plugin(plugin, f"target profile {path} claims the name `{clash[0]}`, which is taken")
+            raise TargetError(msg, hint="give the profile another name, or uninstall the package that brings it")
+        taken |= claimed
+        found[raw["name"]] = path
+    return found
 
 
-def _check_words(target: Target, path: Path) -> None:
-    if not _NAME.fullmatch(target.name):  # it goes into file names and into a shell script
-        raise _wrong(path, "name", "lower-case letters, digits, '.', '_' and '-'", repr(target.name))
-    major, _, minor = target.compute_capability.partition(".")
-    if not (major.isdecimal() and minor.isdecimal()):
-        raise _wrong(path, "compute_capability", "'major.minor'", target.compute_capability)
-    if not target.builders or set(target.builders) - _BUILDERS:
-        raise _wrong(path, "builders", f"some of {', '.join(sorted(_BUILDERS))}", ", ".join(target.builders) or "none")
-    if stray := sorted(target.sources.keys() - {item.name for item in fields(Target)}):
-        raise _wrong(path, "sources", "names of fields", ", ".join(stray))
+@cache
+def _shipped_aliases() -> dict[str, str]:
+    return {alias: name for name in _shipped_names() for alias in _aliases_at(_FOLDER / f"{name}.toml")}
 
 
-def _wrong(path: Path, name: str, expected: str, found: object) -> TargetError:
-    msg = f"target profile {path}: `{name}` is {found}, expected {expected}"
-    return TargetError(msg, hint="`edgeprune targets` lists profiles to copy from")
+def _aliases_at(path: Path) -> list[str]:
+    aliases: list[str] = _raw(path).get("aliases", [])
+    return aliases
+
+
+def _without_mode(word: str) -> tuple[str, str]:
+    base, mark, mode = word.rpartition("@")
+    if not mark or "/" in mode or mode.endswith(".toml"):  # '@' is part of a path
+        return word, ""
+    return base, mode
+
+
+def _profile_path(name: str) -> Path:
+    shipped = _shipped_aliases().get(name, name)
+    if shipped in _shipped_names():
+        return _FOLDER / f"{shipped}.toml"
+    plugins = {each: path for profile, path in _plugin_paths().items() for each in (profile, *_aliases_at(path))}
+    if name in plugins:
+        return plugins[name]
+    known = sorted({*_shipped_names(), *_shipped_aliases(), *plugins})
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    otherwise = "`edgeprune targets` lists them; the path of a TOML profile works too"
+    msg = f"unknown target {name!r}: expected the name of a profile or the path of a TOML file"
+    raise TargetError(msg, hint=f"did you mean {close[0]}?" if close else otherwise)
