@@ -6,7 +6,7 @@ All are drawn 440 wide, so that they stand one to one on a telephone and side by
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeprune.report.html.markup import Markup, el, join, number
@@ -92,7 +92,7 @@ def spans(rows: Sequence[Span], *, label: str) -> Markup:
     def x(value: float) -> float:
         return left + (right - left) * (value - low) / (high - low)
 
-    shapes = [el("line", class_="mark", x1=x(1), x2=x(1), y1=2.0, y2=bottom)]
+    shapes: list[Markup] = []
     for i, row in enumerate(rows):
         shapes += _span(row, tall * i, x, left, right)
     ticks = [tick for tick in nice_ticks(high, 6) if low <= tick <= high]
@@ -102,10 +102,10 @@ def spans(rows: Sequence[Span], *, label: str) -> Markup:
     return _chart(label, *shapes, height=bottom + 34)
 
 
-def _span(row: Span, top: float, x: object, left: float, right: float) -> list[Markup]:
-    assert callable(x)
+def _span(row: Span, top: float, x: Callable[[float], float], left: float, right: float) -> list[Markup]:
     y = top + 26.0
     parts = [_text(row.name, left, top + 14, "start", "name"), _text(row.note, right, top + 14, "end")]
+    parts.append(el("line", class_="mark", x1=x(1), x2=x(1), y1=y - 7, y2=y + 7))
     if row.low is not None and row.high is not None:
         parts.append(el("line", class_="whisker", x1=x(row.low), x2=x(row.high), y1=y, y2=y))
     kind = "dot-modelled" if row.hollow else "dot-measured"
