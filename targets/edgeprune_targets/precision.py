@@ -109,13 +109,18 @@ def _prepare(model: ir.Model) -> None:
         if isinstance(tensor, ir.ExternalTensor) and (tensor.size < _LARGE or tensor.dtype != ir.DataType.FLOAT):
             value.const_value = ir.tensor(tensor.numpy(), name=value.name)  # a proto would only name its file
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    name_nodes(model)
+    if any(value.dtype is None for node in model.graph for value in node.outputs):
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+
+
+def name_nodes(model: ir.Model) -> None:
+    """Give every node of the main graph a name of its own."""
     taken: set[str] = set()
     for number, node in enumerate(model.graph):
         if not node.name or node.name in taken:
             node.name = f"{node.name or node.op_type}#{number}"
         taken.add(node.name)
-    if any(value.dtype is None for node in model.graph for value in node.outputs):
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
 
 
 def _check_subgraphs(kept: set[ir.Node]) -> None:

@@ -28,6 +28,7 @@ class Runtime:
         version: as 'major.minor', or 'major' where that decides.
         typing: 'strong' keeps the types of the graph; 'weak' lets the builder choose among the flags it is given.
         opset: highest ONNX opset that its parser is documented for.
+        layer_norm: whether its parser has LayerNormalization.
         topk_limit: largest K of a TopK.
         int64: whether it computes in INT64; without, it casts to INT32 and clamps, inputs included.
         bf16: whether it has bfloat16.
@@ -39,6 +40,7 @@ class Runtime:
     version: str
     typing: Typing
     opset: int
+    layer_norm: bool = True
     topk_limit: int = TOPK_LIMIT
     int64: bool = True
     bf16: bool = True
@@ -58,9 +60,10 @@ RUNTIMES: tuple[Runtime, ...] = (
         version="8.5",
         typing="weak",
         opset=17,
+        layer_norm=False,
         int64=False,
         bf16=False,
-        sources={"opset": _DOCS, "typing": "NvInfer.h 8.6 has no STRONGLY_TYPED", "int64": _DOCS},
+        sources={"opset": _DOCS, "layer_norm": _DOCS, "typing": "NvInfer.h 8.6 has no STRONGLY_TYPED", "int64": _DOCS},
     ),
     Runtime(
         name="tensorrt-8.6",

@@ -1,11 +1,34 @@
-"""From the canonical graph to the one that a runtime is given."""
+"""From the canonical graph to the one that a runtime is given: one rewrite a file, in one order for all runtimes.
+
+All runtimes get opset 17 and IR 8 where the graph can be said in them, so that one file serves TensorRT 10.3 to 11 and
+TensorRT-RTX. Operators younger than opset 17 are written by their definition, as importers do. Attention of opset 23 is
+left out on purpose: it has no fp32 form, hides the probabilities, and the plain products are fused just as well.
+
+Strong typing (10.3 and later, TensorRT-RTX): the graph is fp16 with visible Casts, and the engine computes in just
+these types. Weak typing (8.5, 8.6): the graph stays fp32 and the builder gets a flag. It would take Casts for hints
+only; what must not run in fp16, such as a LayerNormalization that has been spelled out and overflows, is named in
+`Lowered.fp32_layers`, which trtexec takes as `--precisionConstraints=obey --layerPrecisions=NAME:fp32,...`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgeprune_targets.precision import to_fp16
+from edgeprune_targets.fp32_rules import fp32_nodes
+from edgeprune_targets.lowering.einsum import spell_out_einsum
+from edgeprune_targets.lowering.gelu import decompose_gelu
+from edgeprune_targets.lowering.group_norm import decompose_group_norm
+from edgeprune_targets.lowering.key_transpose import straighten_keys
+from edgeprune_targets.lowering.layer_norm import decompose_layer_norm
+from edgeprune_targets.lowering.opset import to_common_opset
+from edgeprune_targets.lowering.query_scale import scale_queries
+from edgeprune_targets.lowering.rms_norm import decompose_rms_norm
+from edgeprune_targets.lowering.scatter import decompose_scatter
+from edgeprune_targets.lowering.swish import decompose_swish
+from edgeprune_targets.lowering.unfuse import unfuse_attention
+from edgeprune_targets.precision import name_nodes, to_fp16
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,6 +58,18 @@ class Lowered:
     fp32_layers: tuple[str, ...] = ()
 
 
+_REWRITES: dict[str, Callable[[ir.Model], int]] = {
+    "rms-norm": decompose_rms_norm,
+    "group-norm": decompose_group_norm,
+    "gelu": decompose_gelu,
+    "swish": decompose_swish,
+    "scatter": decompose_scatter,
+    "einsum": spell_out_einsum,
+    "key-transpose": straighten_keys,
+    "query-scale": scale_queries,
+}
+
+
 def lower(
     model: ir.Model, runtime: Runtime, target: Target, precision: Precision, *, fused_attention: bool = True
 ) -> Lowered:
@@ -50,11 +85,30 @@ def lower(
     Raises:
         TargetError: if the graph cannot be typed in `precision`.
     """
-    del fused_attention
-    changes: dict[str, int] = {}
-    if precision == "fp16":
-        model = to_fp16(model, fp32_products=target.fp32_products)
-        changes["to-fp16"] = 1
-    else:
-        model = model.clone()
-    return Lowered(model=model, runtime=runtime, precision=precision, changes=changes)
+    copy = model.clone()
+    name_nodes(copy)
+    rewrites = dict(_REWRITES)
+    if not runtime.layer_norm:
+        rewrites["layer-norm"] = decompose_layer_norm
+    if not fused_attention:
+        rewrites["unfused-attention"] = unfuse_attention
+    rewrites["opset"] = to_common_opset
+    changes = {name: rewrite(copy) for name, rewrite in rewrites.items()}
+    name_nodes(copy)
+    high = _fp32_layers(copy) if runtime.typing == "weak" and precision == "fp16" else ()
+    if runtime.typing == "strong" and precision == "fp16":
+        turing_rtx = runtime.family == "tensorrt-rtx" and not target.fp32_products
+        copy = to_fp16(copy, fp32_products=not turing_rtx)
+    done = {name: count for name, count in changes.items() if count}
+    return Lowered(model=copy, runtime=runtime, precision=precision, changes=done, fp32_layers=high)
+
+
+def _fp32_layers(model: ir.Model) -> tuple[str, ...]:
+    """Names of the nodes that compute floats in fp32 whatever the engine's precision."""
+    kept = fp32_nodes(model)
+    floats = (node for node in model.graph if node in kept and _makes_floats(node))
+    return tuple(node.name for node in floats if node.name)
+
+
+def _makes_floats(node: ir.Node) -> bool:
+    return any(value.dtype is not None and value.dtype.is_floating_point() for value in node.outputs)
