@@ -7,27 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune._bench import make_budget
+from edgeprune._benching import Measurement, check_counts, measure
+from edgeprune._contenders import feeds_for, open_contenders
 from edgeprune._delivering import check_free, output_folder
 from edgeprune._inspecting import inspection_of
 from edgeprune._job import Job
 from edgeprune._loading import opened, pruned_facts, require_stream
 from edgeprune._proving import check_limits
+from edgeprune._runners import choose_runtimes
 from edgeprune.core.errors import PlanError
 from edgeprune.core.loading import read_model
-from edgeprune.core.plan import Plan, plan_from_json
+from edgeprune.core.plan import Plan, plan_from_json, read_plan
 from edgeprune.core.progress import SILENT
 from edgeprune.options import Options
 from edgeprune.report import Report, ValidationReport, describe_environment
 from edgeprune_calibration.sources import Export, export_torch
-from edgeprune_targets.profiles import load_target
+from edgeprune_targets.profiles import load_targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgeprune.core.progress import Progress
-    from edgeprune.report import Inspection
+    from edgeprune.report import BenchReport, Inspection
     from edgeprune_calibration._torch_export import Exporter
-    from edgeprune_targets.profiles import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
 
     Args:
         model: an ONNX file, or a PyTorch source (`timm:NAME`, `pkg.module:factory`, a `.pt2` file).
-        target: names of target profiles, or paths of profiles.
+        target: names of target profiles, or paths of profiles, several with commas between; none takes those of `plan`.
         keep: share of patch-token work to keep, averaged over the blocks, in (0, 1].
         macs: share of the model's MACs to keep, instead of `keep`.
         plan: apply this instead of deciding.
@@ -76,16 +78,17 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
         ValidationError: if the drift passes a limit of `options.max_drift`; nothing is written then.
     """
     options, progress = options or Options(), progress or SILENT
-    targets = _targets(target)
-    budget = None if plan is not None else make_budget(keep, macs)
-    if plan is not None and (keep is not None or macs is not None):
+    given = _given_plan(plan)
+    targets = load_targets(target or (given.targets if given else ()))
+    budget = None if given is not None else make_budget(keep, macs)
+    if given is not None and (keep is not None or macs is not None):
         make_budget(keep, 0.0 if keep is not None else macs)
     if out is not None:
         check_free(out, force=options.force)
     with opened(model, options) as loaded:
         require_stream(loaded)
         job = Job(loaded, options, targets, progress)
-        decision = job.decide(budget, plan)
+        decision = job.decide(budget, given)
         report, pruned = job.run(decision, budget)
         if out is not None:
             with output_folder(out, force=options.force) as folder:
@@ -105,7 +108,7 @@ def plan(
     """Decide what `compile` would do, without doing it. Arguments and errors are those of `compile`."""
     options, progress = options or Options(), progress or SILENT
     budget = make_budget(keep, macs)
-    targets = _targets(target)
+    targets = load_targets(target)
     with opened(model, options) as loaded:
         require_stream(loaded)
         return Job(loaded, options, targets, progress).decide(budget, None).plan
@@ -189,6 +192,41 @@ def validate(
         )
 
 
-def _targets(target: str | Sequence[str]) -> tuple[Target, ...]:
-    names = (target,) if isinstance(target, str) else tuple(target)
-    return tuple(load_target(name) for name in names)
+def bench(  # noqa: PLR0913 - what is measured, with what, how often
+    model: Path,
+    pruned: Path | None = None,
+    *,
+    runtimes: Sequence[str] = (),
+    rounds: int = 50,
+    warm_up: int = 10,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> BenchReport:
+    """Measure on this machine: one model, or a dense and a pruned one in turn.
+
+    Args:
+        model: an ONNX file; without `pruned` also a folder that `compile` wrote, whose report knows its dense model.
+        pruned: a pruned model, or the folder that holds it.
+        runtimes: names of those to measure with; all that run here if there are none.
+        rounds: timed rounds, each runs every model twice.
+        warm_up: fewest runs of each model before; more follow until times no longer change.
+        options: data and shapes that the models are fed, precision, threads.
+        progress: is told what is going on.
+
+    Raises:
+        ModelError: if a model cannot be read, or the two do not fit together.
+        PlanError: if the dense model of a folder is not known, or a number is out of its range.
+        DataError: if the data cannot be used.
+        TargetError: if a named runtime does not exist, or does not run here.
+    """
+    options, progress = options or Options(), progress or SILENT
+    check_counts(rounds, warm_up)
+    choice = choose_runtimes(runtimes)
+    contenders = open_contenders(model, pruned, options)
+    feeds, data = feeds_for(contenders[0], options)
+    measurement = Measurement(contenders, feeds, choice.device, rounds=rounds, warm_up=warm_up, options=options)
+    return measure(measurement, choice, data, progress)
+
+
+def _given_plan(plan: Path | Plan | None) -> Plan | None:
+    return read_plan(plan) if isinstance(plan, Path) else plan

@@ -8,11 +8,13 @@ from typing import NoReturn
 
 import click
 
+from edgeprune.cli.commands.bench import bench_command
 from edgeprune.cli.commands.compile import compile_command
 from edgeprune.cli.commands.export import export_command
 from edgeprune.cli.commands.inspect import inspect_command
 from edgeprune.cli.commands.passes import passes_group
 from edgeprune.cli.commands.plan import plan_command
+from edgeprune.cli.commands.report import report_command
 from edgeprune.cli.commands.strategies import strategies_group
 from edgeprune.cli.commands.targets import targets_group
 from edgeprune.cli.commands.validate import validate_command
@@ -39,6 +41,7 @@ for _command in (
     inspect_command,
     export_command,
     validate_command,
+    bench_command,
     targets_group,
     strategies_group,
     passes_group,

@@ -38,15 +38,27 @@ def show_bytes(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def write_whole(path: Path, data: bytes, *, force: bool) -> None:
-    """Write a file that appears whole or not at all.
+def check_place(path: Path, *, force: bool) -> None:
+    """Check that a file may be written, before any work is done for it.
 
     Raises:
-        PlanError: if it exists and `force` is not given.
+        PlanError: if it exists and `force` is not given, or its folder does not exist.
     """
     if path.exists() and not force:
         msg = f"`{path}` exists already"
         raise PlanError(msg, hint="give --force to overwrite it, or another name")
+    if not path.parent.is_dir():
+        msg = f"no such folder: `{path.parent}`"
+        raise PlanError(msg, hint="make it, or give another name")
+
+
+def write_whole(path: Path, data: bytes, *, force: bool) -> None:
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        PlanError: as `check_place`.
+    """
+    check_place(path, force=force)
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

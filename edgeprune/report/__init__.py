@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from edgeprune.report.benched import BenchReport
 from edgeprune.report.environment import Environment, describe_environment
 from edgeprune.report.inspection import BlockFacts, Inspection, StrategyFit, TensorFacts
 from edgeprune.report.report import Budget, Report, StrategyReport, ValidationReport
 from edgeprune.report.serialise import from_json, to_json
 
 __all__ = [
+    "BenchReport",
     "BlockFacts",
     "Budget",
     "Environment",

@@ -45,7 +45,7 @@ def _wide(ratio: Ratio) -> str:
 
 
 def _times(report: BenchReport) -> Iterator[RenderableType]:
-    columns = ("runtime", "model", "MACs", "p50 ms", "p90 ms", "p99 ms", "runs", "error there")
+    columns = ("runtime", "model", "MACs", "p50 ms", "p90 ms", "p99 ms", "runs", "rel. error")
     made = table("Measured latencies", *columns, left=2)
     macs = {model.role: model.macs for model in report.models}
     for row in report.rows:
@@ -77,7 +77,7 @@ def _spread(name: str, spread: Spread) -> tuple[str, ...]:
 def _conditions(report: BenchReport) -> str:
     sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in report.inputs.items())
     how = f"{report.rounds} rounds, each model twice a round, in turn" if len(report.models) > 1 else "one model"
-    threads = f"{report.threads} threads" if report.threads else "threads as the runtime chooses"
+    threads = f"threads: {report.threads}" if report.threads else "threads as the runtime chooses"
     return f"fed {report.data} as {sizes}; {how}; {threads}; {_machine(report.machine)}"
 
 
