@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune._bench import Bench, Budget
@@ -16,7 +15,7 @@ from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
 from edgeprune.core.graph import static_shape
 from edgeprune.core.loading import digest_of
-from edgeprune.core.plan import Plan, plan_from_json, plan_to_json
+from edgeprune.core.plan import plan_to_json
 from edgeprune.core.results import Validation
 from edgeprune.core.saving import save_model
 from edgeprune.report import Budget as ReportedBudget
@@ -28,9 +27,12 @@ from edgeprune_passes.apply import finish
 from edgeprune_passes.registry import make_pass
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx_ir as ir
 
     from edgeprune._loading import Loaded
+    from edgeprune.core.plan import Plan
     from edgeprune.core.progress import Progress
     from edgeprune.core.results import Latency
     from edgeprune.options import Options
@@ -95,13 +97,13 @@ class Job:
         scoring = [i for i in range(len(data)) if i % _EVERY]
         return data.subset(deciding), data.subset(scoring)
 
-    def decide(self, budget: Budget | None, given: Path | Plan | None) -> Decision:
-        """The plan: given, or chosen."""
-        if budget is None:
-            made = given if isinstance(given, Plan) else plan_from_json(_read(given))
-            self.check_fits(made)
-            self._check_code(made)
-            return Decision(made)
+    def decide(self, budget: Budget | None, given: Plan | None) -> Decision:
+        """The plan: given, or chosen for the budget."""
+        if given is not None:
+            self.check_fits(given)
+            self._check_code(given)
+            return Decision(given)
+        assert budget is not None
         deciding, _ = self.parts()
         judge = None
         if deciding is not None and self.recording is not None:
@@ -211,15 +213,6 @@ class Job:
         report = replace(report, engines=tuple(engines), pruned=facts, warnings=(*report.warnings, *words))
         (folder / "report.json").write_bytes(to_json(report))
         return report
-
-
-def _read(given: Path | Plan | None) -> bytes:
-    assert isinstance(given, Path)
-    try:
-        return given.read_bytes()
-    except OSError as error:
-        msg = f"cannot read the plan {given}: {error.strerror or error}"
-        raise PlanError(msg, hint="give a plan.json written by `edgeprune plan` or `edgeprune compile`") from error
 
 
 def _spec(value: ir.Value) -> TensorSpec:

@@ -14,6 +14,15 @@ from edgeprune._inspecting import inspection_of
 from edgeprune._job import Job
 from edgeprune._loading import opened, pruned_facts, require_stream
 from edgeprune._proving import check_limits
+from edgeprune._reporting import (
+    PAGE,
+    check_new,
+    comparison_of,
+    read_report,
+    with_measured,
+    write_all,
+    written_bytes,
+)
 from edgeprune._runners import choose_runtimes
 from edgeprune.core.errors import PlanError
 from edgeprune.core.loading import read_model
@@ -21,6 +30,7 @@ from edgeprune.core.plan import Plan, plan_from_json, read_plan
 from edgeprune.core.progress import SILENT
 from edgeprune.options import Options
 from edgeprune.report import Report, ValidationReport, describe_environment
+from edgeprune.report.html import render_comparison_html
 from edgeprune_calibration.sources import Export, export_torch
 from edgeprune_targets.profiles import load_targets
 
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 
     from edgeprune.core.progress import Progress
     from edgeprune.report import BenchReport, Inspection
+    from edgeprune.report.comparison import Comparison
     from edgeprune_calibration._torch_export import Exporter
 
 
@@ -226,6 +237,48 @@ def bench(  # noqa: PLR0913 - what is measured, with what, how often
     feeds, data = feeds_for(contenders[0], options)
     measurement = Measurement(contenders, feeds, choice.device, rounds=rounds, warm_up=warm_up, options=options)
     return measure(measurement, choice, data, progress)
+
+
+def report(
+    place: Path, *, measured: Path | None = None, out: Path | None = None, force: bool = False
+) -> Report:
+    """Read the report of a compile, complete it by a device's own numbers, and write its page.
+
+    Args:
+        place: the output folder of a compile, or its `report.json`.
+        measured: `measured.json` that `deploy/bench.sh` wrote on the device; `report.json` is then written anew too.
+        out: where the page goes; `report.html` beside the report without.
+        force: overwrite `out`.
+
+    Raises:
+        DataError: if there is no report of this version, or the numbers are of another model.
+        PlanError: if `out` exists and `force` is not set.
+        EdgepruneError: if the disk is full or the place cannot be written.
+    """
+    if out is not None:
+        check_new(out, force=force)
+    written = read_report(place)
+    made = written.report if measured is None else with_measured(written, measured)
+    data, page = written_bytes(made, written.folder)
+    files = {} if measured is None else {written.path: data}
+    write_all({**files, out or written.folder / PAGE: page})
+    return made
+
+
+def compare(places: Sequence[Path], *, out: Path | None = None, force: bool = False) -> Comparison:
+    """Put the reports of several compiles side by side; `out` is the page to write, if one is wanted.
+
+    Raises:
+        DataError: if one of them is no report of this version.
+        PlanError: if `out` exists and `force` is not set.
+        EdgepruneError: if the disk is full or the place cannot be written.
+    """
+    if out is not None:
+        check_new(out, force=force)
+    compared = comparison_of(places)
+    if out is not None:
+        write_all({out: render_comparison_html(compared).encode()})
+    return compared
 
 
 def _given_plan(plan: Path | Plan | None) -> Plan | None:

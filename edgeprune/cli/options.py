@@ -69,7 +69,7 @@ run_options = together(
 )
 
 budget_options = together(
-    option("--target", "-t", multiple=True, help="Target profile by name, or a TOML file; can be repeated."),
+    option("--target", "-t", multiple=True, help="Target by name, or a TOML file; several with commas between."),
     option("--keep", type=float, help="Share of patch-token work to keep, averaged over the blocks, in (0, 1]."),
     option("--macs", type=float, help="Share of the whole model's MACs to keep, in (0, 1]."),
 )

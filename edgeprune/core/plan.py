@@ -6,11 +6,14 @@ Same model + same plan = same bytes. `plan.json` is this file's `Plan`, versione
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
 from edgeprune.core.errors import PlanError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA = 1
 
@@ -137,3 +140,17 @@ def plan_from_json(data: bytes) -> Plan:
         raise PlanError(msg, hint="expected a plan.json written by `edgeprune plan` or `edgeprune compile`") from error
     check_plan(plan)
     return plan
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan.json.
+
+    Raises:
+        PlanError: if it cannot be read, or holds no plan.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        msg = f"cannot read the plan {path}: {error.strerror or error}"
+        raise PlanError(msg, hint="give a plan.json written by `edgeprune plan` or `edgeprune compile`") from error
+    return plan_from_json(data)
