@@ -41,6 +41,7 @@ for _command in (
     inspect_command,
     export_command,
     validate_command,
+    report_command,
     bench_command,
     targets_group,
     strategies_group,

@@ -12,20 +12,26 @@ from rich.text import Text
 from edgeprune.core.refusals import Refusal
 from edgeprune.core.results import Candidate, Drift, EngineBuild, Exactness, Latency, ModelFacts, Validation
 from edgeprune.report.report import Report, ValidationReport
-from edgeprune.report.words import count, of_dense, percent, runs, small
+from edgeprune.report.verdict import engine_words, known_as, model_miss, verdict_of
+from edgeprune.report.words import count, of_dense, percent, runs, small, times
 
 LOUD = "bold red"
 
 
 def render_report(report: Report) -> RenderableType:
     """Lay out the report of a compile."""
+    verdict = verdict_of(report)
+    others = [words for words in report.warnings if words != verdict.warning]
     return Group(
+        Text(verdict.summary, style=LOUD if verdict.is_alarm else "bold"),
+        *([Text.assemble(("warning ", "bold yellow"), verdict.warning)] if verdict.warning else []),
+        "",
         _facts(_gains(report)),
         "",
         *_drift(report.validation.drift),
         *_candidates(report.strategy.candidates, report.strategy.name),
         *_engines(report.engines),
-        *render_notes(report.refusals, report.warnings),
+        *render_notes(report.refusals, others),
     )
 
 
@@ -72,8 +78,13 @@ def _gains(report: Report) -> list[tuple[str, str | Text]]:
         *_sizes(report.model, report.pruned),
         ("keep", f"{budget.keep:.3f} of the patch-token work, {budget.macs:.3f} of the MACs{asked}"),
         *_proofs(report.validation),
-        *_verdicts(report.engines),
+        *_engine_rows(report.engines),
         *((f"latency, {row.kind}", _speed(row)) for row in report.latency),
+        *(
+            ("latency, model", f"{row.target}: {miss}")
+            for row in report.latency
+            if (miss := model_miss(report.latency, row))
+        ),
     ]
 
 
@@ -116,28 +127,16 @@ def _drift_line(drift: Drift, validation: Validation) -> str:
     return f"{', '.join(words)} on {validation.samples} samples, against {validation.reference}"
 
 
-def _verdicts(engines: Sequence[EngineBuild]) -> Iterator[tuple[str, str | Text]]:
+def _engine_rows(engines: Sequence[EngineBuild]) -> Iterator[tuple[str, str | Text]]:
+    styles = {"bad": LOUD, "unsure": "yellow", "good": "", "plain": ""}
     for engine in engines:
-        yield f"engine {engine.target}", _verdict(engine)
-
-
-def _verdict(engine: EngineBuild) -> Text:
-    if not engine.built:
-        return Text(f"not built: {engine.error or 'no reason given'}", style="yellow")
-    if engine.attentions is None or engine.fused_attentions is None:
-        return Text("built; fused attentions not counted")
-    dense = engine.dense_fused_attentions
-    before = "" if dense is None else f", the dense model has {dense}"
-    words = f"{engine.fused_attentions} of {engine.attentions} attentions fused{before}"
-    expected = engine.attentions if dense is None else min(dense, engine.attentions)
-    if engine.fused_attentions < expected:
-        return Text(f"LOST FUSED ATTENTION: {words}", style=LOUD)
-    return Text(f"built, {words}")
+        words, tone = engine_words(engine)
+        yield f"engine {engine.target}", Text(words, style=styles[tone])
 
 
 def _speed(row: Latency) -> str:
-    times = f"{row.dense_p50_ms:.3f} -> {row.pruned_p50_ms:.3f} ms p50, {row.speedup:.2f}x, {row.kind}"
-    return f"{row.target}: {times}" + (f" ({row.method})" if row.method else "")
+    took = f"{row.dense_p50_ms:.3f} -> {row.pruned_p50_ms:.3f} ms p50, {times(row.speedup)}, {known_as(row)}"
+    return f"{row.target}: {took}" + (f" ({row.method})" if row.method else "")
 
 
 def _drift(drifts: dict[str, Drift]) -> Iterator[RenderableType]:

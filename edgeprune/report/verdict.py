@@ -66,6 +66,11 @@ class Verdict:
         """In the order in which they are read."""
         return (self.accuracy, self.speed, self.proof, self.engines)
 
+    @property
+    def is_alarm(self) -> bool:
+        """Whether the model must not be used as it is."""
+        return self.proof.tone == "bad" or self.accuracy.tone == "bad"
+
 
 def verdict_of(report: Report) -> Verdict:
     """Judge a report by what it holds; what was not looked at is said to be unknown."""

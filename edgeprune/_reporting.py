@@ -1,0 +1,176 @@
+"""Reports that were written before: read, completed by a device's own numbers, rendered, compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.core.errors import DataError, EdgepruneError, PlanError
+from edgeprune.report import Report, from_json, to_json
+from edgeprune.report.comparison import Comparison, Entry
+from edgeprune.report.report import SCHEMA
+
+if TYPE_CHECKING:
+    from edgeprune.core.results import Latency
+
+REPORT = "report.json"
+PAGE = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A report that was read, and where it lies."""
+
+    report: Report
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        """The output folder of the compile."""
+        return self.path.parent
+
+
+def read_report(place: Path) -> Written:
+    """Read the report of an output folder, or a `report.json`.
+
+    Raises:
+        DataError: if there is none, or it is not of this version.
+    """
+    path = place / REPORT if place.is_dir() else place
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        msg = f"cannot read the report {path}: {error.strerror or error}"
+        raise DataError(msg, hint="give a folder that `edgeprune compile -o` wrote, or its report.json") from error
+    _check_schema(data, path)
+    try:
+        return Written(from_json(data, Report), path)
+    except DataError as error:
+        msg = f"{path} is {error.message}"
+        raise DataError(msg, hint="give a report.json that `edgeprune compile` wrote, as it wrote it") from error
+
+
+def _check_schema(data: bytes, path: Path) -> None:
+    """Check the version before anything else, since an old report fails at whatever field comes first.
+
+    Raises:
+        DataError: if it is another one than ours.
+    """
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        msg = f"{path} is no report: {error}"
+        raise DataError(msg, hint="give a report.json that `edgeprune compile` wrote") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema == SCHEMA:
+        return
+    msg = f"{path} has schema {json.dumps(schema)}, expected {SCHEMA}"
+    newer = isinstance(schema, int) and schema > SCHEMA
+    hint = "read it with a newer edgeprune" if newer else "compile again with this version; --plan plan.json repeats it"
+    raise DataError(msg, hint=hint)
+
+
+def with_measured(written: Written, path: Path) -> Report:
+    """A report with what its device measured.
+
+    Raises:
+        DataError: if the numbers are of another model or plan, or of no dense model to compare with.
+    """
+    from edgeprune_targets.measured import matches, read_measured, to_latency
+
+    measured = read_measured(path)
+    report = written.report
+    if not matches(measured, source_sha256=report.model.sha256):
+        theirs, ours = measured.source_sha256[:12], report.model.sha256[:12]
+        msg = f"{path} was measured on another model: source sha256 {theirs}, the report is of {ours}"
+        raise DataError(msg, hint="give the measured.json of the deploy folder that stands beside this report")
+    return fold_measured(report, to_latency(measured))
+
+
+def fold_measured(report: Report, row: Latency) -> Report:
+    """Put a measured row first, in place of an older measurement; modelled rows stay, to be held against it."""
+    others = [other for other in report.latency if not _same_measurement(other, row)]
+    latency = (row, *others)
+    stale = f"{row.target}: modelled slower"
+    warnings = tuple(
+        words for words in report.warnings if not words.startswith((stale, f"{row.target}: measured slower"))
+    )
+    return replace(report, latency=latency, warnings=warnings)
+
+
+def _same_measurement(one: Latency, other: Latency) -> bool:
+    keys = [(row.kind, row.target, row.device, row.runtime, row.precision) for row in (one, other)]
+    return keys[0] == keys[1]
+
+
+def check_new(path: Path, *, force: bool) -> None:
+    """Check that a file may be written.
+
+    Raises:
+        PlanError: if it exists and `force` is not set, or is a folder.
+    """
+    if path.is_dir():
+        msg = f"the output {path} is a folder, expected a file"
+        raise PlanError(msg, hint="name a file with -o, such as report.html")
+    if path.exists() and not force:
+        msg = f"the output {path} exists"
+        raise PlanError(msg, hint="give --force to overwrite it, or another name with -o")
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write files that all appear, or none: each is whole on the disk before the first takes its place.
+
+    Raises:
+        EdgepruneError: if the disk is full or a place cannot be written.
+    """
+    drafts: dict[Path, Path] = {}
+    try:
+        for path, data in files.items():
+            handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            drafts[path] = Path(draft)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(draft).chmod(0o644)
+        for path, whole in drafts.items():
+            whole.replace(path)
+    except OSError as error:
+        place = ", ".join(str(path) for path in files)
+        msg = f"cannot write {place}: {error.strerror or error}"
+        raise EdgepruneError(msg, hint="free some space, or choose another place with -o") from error
+    finally:
+        for draft_path in drafts.values():
+            draft_path.unlink(missing_ok=True)
+
+
+def written_bytes(report: Report, folder: Path) -> tuple[bytes, bytes]:
+    """`report.json` and `report.html` of a report."""
+    from edgeprune.report.html import render_html
+
+    return to_json(report), render_html(report, folder).encode()
+
+
+def comparison_of(places: Sequence[Path]) -> Comparison:
+    """Read several reports.
+
+    Raises:
+        DataError: if one cannot be read.
+    """
+    read = [read_report(place) for place in places]
+    names = distinct_names([written.folder.absolute() for written in read])
+    entries = [Entry(name=name, report=each.report) for name, each in zip(names, read, strict=True)]
+    return Comparison(entries=tuple(entries))
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of paths, as many as tell them apart; numbered where paths are the same."""
+    longest = max(len(folder.parts) for folder in folders)
+    for parts in range(1, longest + 1):
+        names = ["/".join(folder.parts[-parts:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{folder.name} ({i})" for i, folder in enumerate(folders, 1)]
