@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgeprune.core.errors import TargetError
+from edgeprune_targets.operators import numbers_of
 
 if TYPE_CHECKING:
     from edgeprune_targets.profiles import Target
@@ -125,34 +126,25 @@ def runtime_for(target: Target, tensorrt: str | None = None, builder: str | None
     """
     if builder == "tensorrt-rtx" or (builder is None and tensorrt is None and target.runtime == "tensorrt-rtx"):
         return _RTX
-    asked = tensorrt or default_version(target)
+    asked = tensorrt or target.default_tensorrt
     _check_version(asked, target)
     known = [
-        runtime for runtime in RUNTIMES if runtime.family == "tensorrt" and _parts(runtime.version) <= _parts(asked)
+        runtime
+        for runtime in RUNTIMES
+        if runtime.family == "tensorrt" and numbers_of(runtime.version) <= numbers_of(asked)
     ]
     return known[-1]
-
-
-def default_version(target: Target) -> str:
-    """TensorRT that a device is assumed to have."""
-    return str(getattr(target, "default_tensorrt", "") or target.tensorrt[-1])
 
 
 def _check_version(asked: str, target: Target) -> None:
     if not _NUMBER.fullmatch(asked):
         msg = f"`{asked}` is no version of TensorRT, expected one like 10.3"
         raise TargetError(msg, hint=f"{target.name} can have {', '.join(target.tensorrt)}")
-    if _parts(asked) < _parts(_OLDEST.version):
+    if numbers_of(asked) < numbers_of(_OLDEST.version):
         msg = f"TensorRT {asked} is too old, expected {_OLDEST.version} or later"
         raise TargetError(msg, hint=f"{target.name} can have {', '.join(target.tensorrt)}")
-    oldest, newest = target.tensorrt[0], target.tensorrt[-1]
-    too_new = target.on_jetson and _parts(asked)[:2] > _parts(newest)[:2]  # on a PC a newer one can be installed
-    if too_new or _parts(asked)[:2] < _parts(oldest)[:2]:
-        msg = f"{target.name} cannot have TensorRT {asked}, expected {oldest} to {newest}"
-        raise TargetError(msg, hint=f"give one of {', '.join(target.tensorrt)}")
-
-
-def _parts(version: str) -> tuple[int, ...]:
-    """Numbers of a version, two at least, so that '11' and '11.0' are one."""
-    numbers = tuple(int(part) for part in version.split("."))
-    return numbers if len(numbers) > 1 else (*numbers, 0)
+    possible = {numbers_of(version)[:2] for version in target.tensorrt}
+    fits = numbers_of(asked)[:2] in possible if target.on_jetson else numbers_of(asked)[:2] >= min(possible)
+    if not fits:  # a JetPack brings its TensorRT; on a PC any later one can be installed
+        msg = f"{target.name} cannot have TensorRT {asked}"
+        raise TargetError(msg, hint=f"it can have {', '.join(target.tensorrt)}")
