@@ -12,7 +12,7 @@ from rich.text import Text
 from edgeprune.core.refusals import Refusal
 from edgeprune.core.results import Candidate, Drift, EngineBuild, Exactness, Latency, ModelFacts, Validation
 from edgeprune.report.report import Report, ValidationReport
-from edgeprune.report.verdict import engine_words, known_as, model_miss, verdict_of
+from edgeprune.report.verdict import chosen_candidate, engine_words, known_as, model_miss, verdict_of
 from edgeprune.report.words import count, of_dense, percent, runs, small, times
 
 LOUD = "bold red"
@@ -29,7 +29,7 @@ def render_report(report: Report) -> RenderableType:
         _facts(_gains(report)),
         "",
         *_drift(report.validation.drift),
-        *_candidates(report.strategy.candidates, report.strategy.name),
+        *_candidates(report.strategy.candidates, chosen_candidate(report.strategy)),
         *_engines(report.engines),
         *render_notes(report.refusals, others),
     )

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from edgeprune.core.results import Drift, EngineBuild, Latency, Validation
-from edgeprune.report.report import Report
+from edgeprune.report.report import Report, StrategyReport
 from edgeprune.report.words import between, listed, percent, small, times
 
 Tone: TypeAlias = Literal["good", "plain", "unsure", "bad"]
 
 # A clock on a quiet machine repeats itself within this; a smaller difference is none.
 _SAME = 0.02
+# A ninth decile so far above the median says that the machine was busy with something else.
+_NOISY = 1.5
 # What JSON holds for a drift without end, and anything near it.
 _ENDLESS = 1e300
 # 97.5th percentile of the normal distribution: a 95 % interval.
@@ -105,6 +107,13 @@ def main_drift(validation: Validation) -> tuple[str, Drift] | None:
     return next(iter(with_classes or validation.drift.items()), None)
 
 
+def chosen_candidate(strategy: StrategyReport) -> str:
+    """Name of the candidate that was taken: the searched schedule of the strategy where there was a search."""
+    names = [candidate.name for candidate in strategy.candidates if candidate.refused is None]
+    searched = f"{strategy.name}, searched"
+    return searched if searched in names else strategy.name
+
+
 def is_broken(drift: Drift) -> bool:
     """Whether an output was no number on some sample."""
     numbers = (drift.relative_error, drift.mean_abs_error, drift.cosine, drift.kl or 0.0)
@@ -120,6 +129,8 @@ def agreement_interval(share: float, samples: int) -> tuple[float, float]:
 
 def sure_gain(row: Latency) -> Tone:
     """Whether a row shows a gain: good, bad for a loss, unsure where it may be either."""
+    if noise(row):
+        return "unsure"
     low, high = (row.speedup * (1 - _SAME), row.speedup * (1 + _SAME))
     if row.speedup_interval is not None:
         low, high = row.speedup_interval.low, row.speedup_interval.high
@@ -128,10 +139,20 @@ def sure_gain(row: Latency) -> Tone:
     return "bad" if high < 1 else "unsure"
 
 
+def noise(row: Latency) -> str:
+    """What says that a measurement was disturbed; empty if nothing does."""
+    timed = [timing for timing in (row.dense_timing, row.pruned_timing) if timing is not None and timing.p50_ms > 0]
+    worst = max((timing.p90_ms / timing.p50_ms for timing in timed), default=1.0)
+    if worst < _NOISY:
+        return ""
+    return f"a disturbed measurement: one run in ten took {worst:.1f} times the median or more"
+
+
 def known_as(row: Latency) -> str:
     """How a latency is known: 'measured, TensorRT 10.3.0', 'modelled, 80 % interval 1.31x to 1.55x'."""
     if row.kind == "measured":
-        return f"measured, {row.runtime}" if row.runtime else "measured"
+        disturbed = "disturbed" if noise(row) else ""
+        return ", ".join(word for word in ("measured", row.runtime, disturbed) if word)
     if row.speedup_interval is None:
         return "modelled"
     return f"modelled, 80 % interval {between(row.speedup_interval.low, row.speedup_interval.high)}"

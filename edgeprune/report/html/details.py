@@ -10,7 +10,7 @@ from edgeprune.core.results import Candidate, EngineBuild
 from edgeprune.report.html.markup import Markup, el, raw
 from edgeprune.report.html.parts import code, facts, more, section, table
 from edgeprune.report.report import Report
-from edgeprune.report.verdict import engine_words
+from edgeprune.report.verdict import chosen_candidate, engine_words
 from edgeprune.report.words import count, of_dense, percent, size, small
 
 
@@ -29,8 +29,8 @@ def strategies_section(report: Report) -> Markup:
         ("parameters", f"{count(report.model.params)} to {of_dense(report.pruned.params, report.model.params)}"),
     ]
     columns = ("strategy", "MACs", "score", "same class", "KL", "cosine", "correlation", "relative error")
-    rows = [_candidate_row(candidate, strategy.name) for candidate in strategy.candidates]
-    tried = table("Tried at the same budget; a lower score is better", columns, rows)
+    rows = [_candidate_row(candidate, chosen_candidate(strategy)) for candidate in strategy.candidates]
+    tried = table("Tried at the same budget, on the samples that decide; a lower score is better", columns, rows)
     return section(
         "strategies", "Strategies", facts(pairs), tried, note="how tokens were chosen, and what else was tried"
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeprune.core.results import BlockCost, Drift, Interval, Latency
+from edgeprune.core.results import BlockCost, Drift, Interval, Latency, Timing
 from edgeprune.report.html.charts import Span, bars, histogram, spans, steps
 from edgeprune.report.html.maps import token_map
 from edgeprune.report.html.markup import Markup, el, raw
 from edgeprune.report.html.parts import code, figure, figures, legend, more, section, table
 from edgeprune.report.html.pictures import Pictures
 from edgeprune.report.report import Report
-from edgeprune.report.verdict import Verdict, is_broken, known_as, model_miss, samples_words
+from edgeprune.report.verdict import Verdict, is_broken, known_as, model_miss, noise, samples_words
 from edgeprune.report.words import between, count, percent, runs, small, times
 
 
@@ -36,9 +36,9 @@ def speed_section(report: Report) -> Markup:
         "Speed-up",
         "filled: measured; ring: modelled; line: 80 % interval",
     )
-    columns = ("target", "known", "runtime", "precision", "dense ms p50", "pruned ms p50", "speed-up", "p90 / p99 ms")
+    columns = ("target", "known", "runtime", "precision", "dense p50 ms", "pruned p50 ms", "speed-up")
     made = table("Latency of one run", columns, [_latency_row(row) for row in rows], left=4)
-    misses = [f"{row.target}: {words}" for row in rows if (words := model_miss(rows, row))]
+    misses = [f"{row.target}: {words}" for row in rows for words in (model_miss(rows, row), noise(row)) if words]
     methods = dict.fromkeys(f"{row.kind}, {row.target}: {row.method}" for row in rows if row.method)
     notes = [el("p", words, class_="small") for words in misses]
     how = more("How these were obtained", el("ul", *[el("li", words) for words in methods])) if methods else None
@@ -58,24 +58,23 @@ def _spans_label(rows: Sequence[Latency]) -> str:
 def _latency_row(row: Latency) -> tuple[object, ...]:
     place = el("span", code(row.target), el("small", row.device) if row.device else None)
     runtime, precision = row.runtime or "-", row.precision or "-"
-    gain = times(row.speedup)
-    if row.speedup_interval is not None:
-        gain += f" ({between(row.speedup_interval.low, row.speedup_interval.high)})"
-    dense = _ms(row.dense_p50_ms, row.dense_interval_ms)
-    pruned = _ms(row.pruned_p50_ms, row.pruned_interval_ms)
-    return place, el("em", row.kind, class_=row.kind), runtime, precision, dense, pruned, gain, _tails(row)
+    dense = _ms(row.dense_p50_ms, row.dense_interval_ms, row.dense_timing)
+    pruned = _ms(row.pruned_p50_ms, row.pruned_interval_ms, row.pruned_timing)
+    around = row.speedup_interval
+    gain = el("span", times(row.speedup), None if around is None else el("small", between(around.low, around.high)))
+    return place, el("em", row.kind, class_=row.kind), runtime, precision, dense, pruned, gain
 
 
-def _ms(value: float, interval: Interval | None) -> Markup:
-    shown = f"{value:.3f}" if value < 100 else f"{value:.1f}"
-    around = None if interval is None else el("small", f"{interval.low:.3f} to {interval.high:.3f}")
-    return el("span", shown, around)
+def _ms(value: float, interval: Interval | None, timing: Timing | None) -> Markup:
+    """A median, with what is known of its surroundings below it."""
+    below = None if interval is None else el("small", f"{_digits(interval.low)} to {_digits(interval.high)}")
+    if timing is not None:
+        below = el("small", f"p90 {_digits(timing.p90_ms)}, p99 {_digits(timing.p99_ms)}")
+    return el("span", _digits(value), below)
 
 
-def _tails(row: Latency) -> str:
-    pairs = (("dense", row.dense_timing), ("pruned", row.pruned_timing))
-    known = [f"{name} {timing.p90_ms:.3f} / {timing.p99_ms:.3f}" for name, timing in pairs if timing is not None]
-    return ", ".join(known) or "-"
+def _digits(value: float) -> str:
+    return f"{value:.3f}" if value < 100 else f"{value:.1f}"
 
 
 def blocks_section(report: Report) -> Markup:
@@ -197,6 +196,8 @@ def tokens_section(report: Report, pictures: Pictures) -> Markup:
     if not report.token_maps:
         return raw("")
     maps = [token_map(sample, pictures) for sample in report.token_maps]
+    few = all(len(sample.cuts) < 3 for sample in report.token_maps)
+    samples = el("div", *maps, class_="samples few" if few else "samples")
     keys = (("kept", "kept"), ("joined", "merged, one colour a group"), ("dropped", "dropped"))
     key = el("p", *[el("span", el("i", class_=f"key-{kind}"), words) for kind, words in keys], class_="legend")
-    return section("tokens", "Tokens", key, *maps, note="what became of each patch, after each cut")
+    return section("tokens", "Tokens", key, samples, note="what became of each patch, after each cut")
