@@ -1,99 +1,81 @@
-"""What a runtime cannot build, named before the builder is asked: its own messages come late and say little."""
+"""What stands against a build, named before the builder is asked: its own messages come late and say little."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeprune_targets.fp32_rules import PRODUCTS
+from edgeprune.core.graph import name_of
+from edgeprune_targets._fusion import fusion_findings
+from edgeprune_targets._limits import limit_findings
+from edgeprune_targets._support import support_findings
+from edgeprune_targets.findings import SEVERITIES, Finding
+from edgeprune_targets.runtimes import runtime_for
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune_targets.profiles import Target
-
-TOPK_LIMIT = 3840
-_MISSING = {
-    "NonZero": "its result has no static size",
-    "Compress": "its result has no static size",
-    "Unique": "its result has no static size",
-    "BitwiseAnd": "there is no importer for it",
-    "DynamicQuantizeLinear": "there is no importer for it",
-    "MatMulInteger": "there is no importer for it",
-    "QLinearConv": "there is no importer for it",
-    "QLinearMatMul": "there is no importer for it",
-}
-_MISSING_MICROSOFT = {"SkipLayerNormalization", "FastGelu", "BiasGelu", "FusedMatMul", "EmbedLayerNormalization"}
+    from edgeprune_targets.runtimes import Runtime
 
 
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """One node that the target's runtime does not take.
+def findings(model: ir.Model, runtime: Runtime, target: Target, *, precision: str | None = None) -> tuple[Finding, ...]:
+    """What is known against a build of this graph, errors first; nodes that share a reason share a finding.
 
-    Attributes:
-        node: its name, or its first output's where it has none.
-        reason: one sentence.
-        remedy: what to do about it.
+    Empty means that nothing known stands against it, not that the build will succeed.
+
+    Args:
+        model: as the runtime is given it: lowered, with static shapes.
+        runtime: its facts.
+        target: the device.
+        precision: what the engine computes in, where a builder's flag says so; None for what the graph says.
     """
-
-    node: str
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.node}: {self.reason}; {self.remedy}"
+    found = [finding for node in model.graph.all_nodes() for finding in _of_node(node, runtime, target)]
+    found += [*_opset(model, runtime), *_inputs(model, runtime)]
+    found += fusion_findings(model, runtime, target, precision or _precision_of(model))
+    return tuple(sorted(_merged(found), key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
-def lacks(model: ir.Model, target: Target) -> tuple[Lack, ...]:
-    """Nodes that TensorRT or TensorRT-RTX refuses, as probed with TensorRT-RTX 1.7 and read in the parsers' sources.
-
-    Empty means that nothing known stands against a build, not that the build will succeed.
-    """
-    return tuple(lack for node in model.graph.all_nodes() for lack in _node_lacks(node, target))
+def lacks(model: ir.Model, target: Target) -> tuple[Finding, ...]:
+    """The errors among the findings for the runtime that a target is assumed to have."""
+    every = findings(model, runtime_for(target), target)
+    return tuple(finding for finding in every if finding.severity == "error")
 
 
-def _node_lacks(node: ir.Node, target: Target) -> Iterator[Lack]:
-    runtime = "TensorRT-RTX" if target.runtime == "tensorrt-rtx" else "TensorRT"
-    name = node.name or node.outputs[0].name or node.op_type
-    if node.op_type in _MISSING and (node.op_type != "NonZero" or target.runtime == "tensorrt-rtx"):
-        yield Lack(
-            name, f"{runtime} has no {node.op_type}: {_MISSING[node.op_type]}", "use a fixed-size form such as TopK"
-        )
-    if node.domain == "com.microsoft" and node.op_type in _MISSING_MICROSOFT:
-        remedy = "compile the model as exported, not as optimised for ONNX Runtime"
-        yield Lack(name, f"{runtime} has no com.microsoft {node.op_type}", remedy)
-    if node.op_type == "TopK" and (keep := _topk_k(node)) is not None and keep > TOPK_LIMIT:
-        yield Lack(name, f"TopK keeps {keep}, {runtime} at most {TOPK_LIMIT}", "cut fewer tokens at once, or merge")
-    if node.op_type == "Resize" and node.attributes.get_int("antialias"):
-        yield Lack(name, f"{runtime} has no Resize with antialias", "resize before the model, or without antialias")
-    if node.op_type.startswith("Scatter") and node.attributes.get_string("reduction", "none") != "none":
-        yield Lack(name, f"{runtime} has no {node.op_type} with a reduction", "write it as a one-hot MatMul")
-    if node.op_type == "Attention" and node.domain == "":
-        yield from _attention_lacks(node, name, runtime)
-    yield from _turing_lacks(node, name, target)
+def _of_node(node: ir.Node, runtime: Runtime, target: Target) -> Iterator[Finding]:
+    unsupported = list(support_findings(node, runtime, target))
+    yield from unsupported
+    if not any(finding.severity == "error" for finding in unsupported):
+        yield from limit_findings(node, runtime)
 
 
-def _attention_lacks(node: ir.Node, name: str, runtime: str) -> Iterator[Lack]:
-    if len([value for value in node.outputs if value.name]) > 1:
-        yield Lack(name, f"{runtime} takes an Attention with one output only", "compute scores beside the attention")
-    query = node.inputs[0]
-    four_axes = query is not None and query.shape is not None and len(query.shape) == 4
-    if four_axes and query is not None and query.dtype is not None and query.dtype.name == "FLOAT":
-        yield Lack(name, f"{runtime} has no kernel for Attention in fp32", "compile with `--precision fp16`")
+def _opset(model: ir.Model, runtime: Runtime) -> Iterator[Finding]:
+    opset = model.opset_imports.get("", 0)
+    if opset > runtime.opset:
+        reason = f"the graph has opset {opset}, {runtime.title} reads up to {runtime.opset}"
+        yield Finding(node="graph", reason=reason, remedy=f"export it with opset {runtime.opset} or lower")
 
 
-def _turing_lacks(node: ir.Node, name: str, target: Target) -> Iterator[Lack]:
-    if target.fp32_products:
-        return
-    left = node.inputs[0] if node.op_type in PRODUCTS else None
-    if left is not None and left.dtype is not None and left.dtype.name == "FLOAT":
-        reason = f"TensorRT-RTX has no fp32 {node.op_type} for compute capability 7.5"
-        yield Lack(name, reason, "compile with `--precision fp16`")
+def _inputs(model: ir.Model, runtime: Runtime) -> Iterator[Finding]:
+    for value in model.graph.inputs:
+        if not runtime.int64 and value.dtype is not None and value.dtype.name == "INT64":
+            reason = f"the input is INT64, {runtime.title} binds it as INT32"
+            yield Finding(node=name_of(value), reason=reason, remedy="feed INT32 on the device", severity="note")
 
 
-def _topk_k(node: ir.Node) -> int | None:
-    value = node.inputs[1] if len(node.inputs) > 1 else None
-    if value is None or value.const_value is None:
-        return None
-    return int(value.const_value.numpy().reshape(-1)[0])
+def _precision_of(model: ir.Model) -> str:
+    types = {value.dtype.name for node in model.graph for value in node.outputs if value.dtype is not None}
+    return "fp16" if types & {"FLOAT16", "BFLOAT16"} else "fp32"
+
+
+def _merged(found: Iterable[Finding]) -> Iterator[Finding]:
+    """One finding for all nodes of one reason, in the order of the graph."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    first: dict[tuple[str, str, str], Finding] = {}
+    for finding in found:
+        key: tuple[str, str, str] = (finding.severity, finding.reason, finding.remedy)
+        first.setdefault(key, finding)
+        groups.setdefault(key, []).append(finding.node)
+    for key, nodes in groups.items():
+        yield replace(first[key], also=tuple(node for node in dict.fromkeys(nodes) if node != first[key].node))

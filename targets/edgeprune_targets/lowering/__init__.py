@@ -27,6 +27,7 @@ from edgeprune_targets.lowering.query_scale import scale_queries
 from edgeprune_targets.lowering.rms_norm import decompose_rms_norm
 from edgeprune_targets.lowering.scatter import decompose_scatter
 from edgeprune_targets.lowering.swish import decompose_swish
+from edgeprune_targets.lowering.topk_floats import sort_as_floats
 from edgeprune_targets.lowering.unfuse import unfuse_attention
 from edgeprune_targets.precision import name_nodes, to_fp16
 
@@ -90,6 +91,8 @@ def lower(
     rewrites = dict(_REWRITES)
     if not runtime.layer_norm:
         rewrites["layer-norm"] = decompose_layer_norm
+    if not runtime.int64:
+        rewrites["topk-floats"] = sort_as_floats
     if not fused_attention:
         rewrites["unfused-attention"] = unfuse_attention
     rewrites["opset"] = to_common_opset
