@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.core.digest import sha256_of
+from edgeprune.core.errors import TargetError
 from edgeprune.core.results import EngineBuild
 from edgeprune_targets.builders import plan_text
 from edgeprune_targets.builders._child import Answer, run_jobs
+from edgeprune_targets.builders.layer_info import LayerInfo, read_layer_info
 from edgeprune_targets.builders.manifest import (
     Manifest,
     Tensor,
@@ -204,16 +206,23 @@ def _tensor(raw: Answer) -> Answer:
 
 
 def _seen_inside(order: Order, staged: Path) -> dict[str, Any]:
-    """What the engine's bytes tell of its kernels; None where they tell nothing."""
-    unknown = {"kernels": None, "launches": None, "fused_attentions": None}
-    if not order.device_bound:
-        return unknown
-    plan = staged.read_bytes()
-    names = plan_text.kernel_names(plan)
-    if not names:
-        return unknown
-    return {
-        "kernels": len(names),
-        "launches": len(plan_text.launches(plan)) or None,
-        "fused_attentions": plan_text.count_fused_attentions(plan),
-    }
+    """What the engine tells of its kernels, by its inspector or by its bytes; None where it tells nothing."""
+    layers = _layers_of(staged)
+    if layers is not None:
+        seen = (layers.kernels, len(layers.layers), layers.fused_attentions)
+    else:
+        plan = staged.read_bytes() if order.device_bound else b""
+        names = plan_text.kernel_names(plan)
+        fused = plan_text.count_fused_attentions(plan)
+        seen = (len(names), len(plan_text.launches(plan)), fused)
+    if not seen[0]:
+        return {"kernels": None, "launches": None, "fused_attentions": None}
+    return {"kernels": seen[0], "launches": seen[1] or None, "fused_attentions": seen[2]}
+
+
+def _layers_of(staged: Path) -> LayerInfo | None:
+    try:
+        info = read_layer_info(staged.with_name(staged.name + ".layers").read_bytes())
+    except (FileNotFoundError, TargetError):  # not asked for, or in words that are not known
+        return None
+    return info if info.layers else None

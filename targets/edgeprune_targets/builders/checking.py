@@ -141,7 +141,7 @@ class CheckedBuilder:
         """Build for one target; arguments as `Builder.build` takes them.
 
         Returns:
-            The engine with its check; `attention_unfused` where only so it was right. No wrong engine stays in `folder`.
+            The engine with its check; `attention_unfused` where only so it was right. A wrong engine does not stay.
         """
         (built,) = self.builder.build(model, [target], folder, name=name, attentions=attentions, origin=origin)
         first = self._checked(built)
