@@ -203,5 +203,7 @@ def _lacking(where: str, missing: list[str], kinds: Mapping[str, Kind]) -> None:
 
 
 def _wrong(where: str, name: str, expected: str, found: object, hint: str = _COPY) -> TargetError:
-    msg = f"{where}: `{name}` is {found!r}, expected {expected}"
+    shown = repr(found)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    msg = f"{where}: `{name}` is {shown}, expected {expected}"
     return TargetError(msg, hint=hint)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from edgeprune.core.errors import TargetError
-from edgeprune_targets._profile_checks import constants_of, nearest, tensorrt_of, version_key
+from edgeprune_targets._profile_checks import constants_of, tensorrt_of, version_key
 
 RuntimeName: TypeAlias = Literal["tensorrt-rtx", "tensorrt"]
 Status: TypeAlias = Literal["verified", "derived", "remembered", "assumed", "fitted"]
@@ -152,7 +153,9 @@ def target_in_mode(raw: dict[str, Any], mode: str) -> Target:
     default = next(iter(modes))
     if mode and mode not in modes:
         msg = f"target `{raw['name']}` has no power mode `{mode}`, expected one of {', '.join(modes)}"
-        raise TargetError(msg, hint=nearest(mode.lower(), modes, f"`{raw['name']}` alone means mode `{default}`; or "))
+        close = difflib.get_close_matches(mode.lower(), modes, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"`{raw['name']}` alone means its mode `{default}`"
+        raise TargetError(msg, hint=hint)
     chosen = modes[mode or default]
     constants = constants_of(raw["architecture"])
     versions = tensorrt_of(raw)

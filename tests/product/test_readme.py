@@ -39,12 +39,12 @@ def test_every_command_is_understood(line, monkeypatch, tmp_path):
 
 
 def test_every_target_is_known():
-    from edgeprune_targets.profiles import load_target
+    from edgeprune_targets.profiles import load_targets
 
     named = {word for line in lines("edgeprune") for word in re.findall(r"--target (\S+)", line)}
     assert named
     for target in named:
-        assert load_target(target).name
+        assert load_targets(target)
 
 
 def test_every_command_is_shown():
@@ -82,8 +82,25 @@ def test_the_python_example_uses_names_that_exist():
 def test_the_file_of_options_is_accepted():
     options = {name: {param.name for param in command.params} for name, command in cli.commands.items()}
     for block in blocks("toml"):
+        if "compute_capability" in block:
+            continue  # a profile, see below
         got = options_for(tomllib.loads(block), "compile", options)
         assert {"data", "target", "keep", "max_drift"} <= set(got)
+
+
+def test_the_profile_is_a_target(tmp_path):
+    from edgeprune_targets.profiles import load_target
+
+    (profile,) = [block for block in blocks("toml") if "compute_capability" in block]
+    path = tmp_path / "my-board.toml"
+    path.write_text(profile, encoding="utf-8")
+    target = load_target(path)
+    assert (target.name, target.modes, target.sm, target.default_tensorrt) == ("my-board", ("default",), "sm86", "10.3")
+    required = [line.partition(" ")[0] for line in profile.splitlines() if "=" in line and "default_" not in line]
+    for field in required:  # no line of it could be left out
+        path.write_text("".join(line for line in profile.splitlines(keepends=True) if not line.startswith(f"{field} ")))
+        with pytest.raises(edgeprune.TargetError, match=field):
+            load_target(path)
 
 
 def test_every_exit_code_is_explained():
