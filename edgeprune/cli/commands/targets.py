@@ -93,9 +93,9 @@ def _print_target(target: Target) -> None:
     show(numbers)
     if target.software:
         software = table("Software", "JetPack", "L4T", "TensorRT", left=3)
-        for row in target.software:
-            default = ", assumed if none is named" if row.tensorrt == target.default_tensorrt else ""
-            software.add_row(row.jetpack, row.l4t, row.tensorrt + default)
+        for each in target.software:
+            default = ", assumed if none is named" if each.tensorrt == target.default_tensorrt else ""
+            software.add_row(each.jetpack, each.l4t, each.tensorrt + default)
         show(software)
     for note in target.notes:
         show(f"note: {note}")
@@ -126,7 +126,8 @@ def _numbers(target: Target) -> list[tuple[str, str, str, str]]:
     }
     others = {"nvpmodel": target.nvpmodel, "tensorrt": _joined(target.tensorrt), "software": "see below"}
     values |= {field: value for field, value in others.items() if field in target.sources}
-    rows, above = [], None
+    rows: list[tuple[str, str, str, str]] = []
+    above = None
     for field, value in values.items():
         source = target.sources.get(field)
         text = "as above" if source and source == above else source.text if source else "not stated"
