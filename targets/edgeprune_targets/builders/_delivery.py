@@ -103,7 +103,8 @@ def _build(order: Order, model: Path | bytes, targets: list[Target], folder: Pat
                 {"engine": str((scratch / order.file(target)).resolve()), **order.job(target)} for target in targets
             ]
             answers = _answers(order, {"onnx": str(onnx)}, jobs)
-            digest = _digest(onnx, answers)
+            built = any(answer["error"] is None for answer in answers)
+            digest = sha256_of(onnx, *(_outside(onnx) if isinstance(model, Path) else ())) if built else ""
             return [
                 _delivered(order, target, answer, scratch, folder, digest)
                 for target, answer in zip(targets, answers, strict=True)
@@ -135,18 +136,12 @@ def _as_file(model: Path | bytes, scratch: Path) -> Path:
     return path.resolve()
 
 
-def _digest(onnx: Path, answers: Sequence[Answer]) -> str:
-    """Of the graph and of what it keeps beside itself; nothing is read where nothing was built."""
-    if all(answer["error"] is not None for answer in answers):
-        return ""
+def _outside(onnx: Path) -> list[Path]:
+    """Files that the graph keeps weights in beside itself."""
     import onnx_ir as ir
 
-    outside = {
-        Path(value.const_value.path)
-        for value in ir.load(onnx).graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    return sha256_of(onnx, *sorted(outside))
+    weights = (value.const_value for value in ir.load(onnx).graph.initializers.values())
+    return sorted({Path(weight.path) for weight in weights if isinstance(weight, ir.ExternalTensor)})
 
 
 def _delivered(order: Order, target: Target, answer: Answer, scratch: Path, folder: Path, digest: str) -> EngineBuild:
