@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgeprune.core.plan import Plan, StrategySpec, TokenCut
 from edgeprune.core.refusals import Refusal, RefusalCode
-from edgeprune.core.results import Candidate, Drift, EngineBuild, Exactness, Latency, ModelFacts, Validation
+from edgeprune.core.results import (
+    BlockCost,
+    Candidate,
+    CutMap,
+    Drift,
+    EngineBuild,
+    Exactness,
+    Latency,
+    ModelFacts,
+    TokenMap,
+    Validation,
+    WorstSample,
+)
 from edgeprune.report import (
     BlockFacts,
     Budget,
@@ -19,6 +33,11 @@ from edgeprune.report import (
 )
 
 REFUSAL = Refusal(RefusalCode.NO_CLASS_TOKEN, "the head pools all tokens", ("/head/ReduceMean",))
+
+
+# A grid of 2 x 3: kept, merged into the first, dropped / kept, kept, merged into the one before.
+OWNERS = (0, 0, -1, 3, 4, 4)
+DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 
 def facts(macs: int, *tokens: int) -> ModelFacts:
@@ -78,6 +97,17 @@ def report() -> Report:
                 target="this machine", kind="measured", dense_p50_ms=30.0, pruned_p50_ms=20.0, speedup=1.5, method="CPU"
             ),
         ),
+        blocks=tuple(
+            BlockCost(block=i, dense_tokens=197, pruned_tokens=t, dense_macs=400_000_000, pruned_macs=2_000_000 * t)
+            for i, t in enumerate((197, 121, 121))
+        ),
+        token_maps=(
+            TokenMap(sample="a.jpg", image="samples/a.jpg", rows=2, columns=3, cuts=(CutMap(block=1, owners=OWNERS),)),
+        ),
+        worst_samples=(
+            WorstSample(sample="014_n01537544.jpg", output="logits", relative_error=0.1, image="samples/worst.jpg"),
+            WorstSample(sample="016_n01560419.jpg", output="logits", relative_error=0.066),
+        ),
         refusals=(REFUSAL,),
         warnings=("no data was given",),
         environment=Environment(
@@ -85,6 +115,18 @@ def report() -> Report:
         ),
         command=("compile", "vit.onnx", "--macs", "0.65", "-o", "out"),
     )
+
+
+@pytest.fixture(scope="session")
+def compiled_demo(tmp_path_factory) -> Path:
+    """The output folder of a real compile with data."""
+    from edgeprune import api
+    from edgeprune.options import Options
+
+    out = tmp_path_factory.mktemp("report") / "out"
+    options = Options(strategy="cls-topk", data=DEMO / "digits_test.npz", samples=20, search=0, cuts=2)
+    api.compile(DEMO / "digits_vit.onnx", keep=0.6, out=out, options=options)
+    return out
 
 
 @pytest.fixture

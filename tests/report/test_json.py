@@ -8,11 +8,13 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from edgeprune.core.errors import DataError
 from edgeprune.core.results import Drift, EngineBuild, Latency, ModelFacts
 from edgeprune.report import Inspection, Report, describe_environment, from_json, to_json
+from edgeprune.report.schema import report_schema
 from edgeprune.report.serialise import schema_of
 
 
@@ -80,7 +82,49 @@ def test_anything_else_is_no_report(data, message):
 
 def test_the_committed_schema_is_that_of_the_types(project):
     committed = (project / "edgeprune" / "report" / "report.schema.json").read_bytes()
-    assert committed == to_json(schema_of(Report)), "run `make schema`"
+    assert committed == to_json(report_schema()), "run `make schema`"
+
+
+@pytest.fixture
+def validator(project):
+    schema = json.loads((project / "edgeprune" / "report" / "report.schema.json").read_bytes())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_a_report_fits_the_committed_schema(report, validator):
+    assert not list(validator.iter_errors(json.loads(to_json(report))))
+
+
+def test_a_compile_of_the_demo_fits_the_committed_schema(compiled_demo, validator):
+    assert not list(validator.iter_errors(json.loads((compiled_demo / "report.json").read_bytes())))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("schema",), 1),
+        (("latency", 0, "kind"), "guessed"),
+        (("model", "macs"), "many"),
+        (("blocks", 0, "pruned_tokens"), None),
+        (("token_maps", 0, "cuts", 0, "owners", 0), 0.5),
+    ],
+)
+def test_the_committed_schema_refuses_what_is_no_report(report, validator, path, value):
+    data = json.loads(to_json(report))
+    *way, last = path
+    place = data
+    for step in way:
+        place = place[step]
+    place[last] = value
+    (error,) = validator.iter_errors(data)
+    assert tuple(error.absolute_path) == path
+
+
+def test_a_report_without_its_version_does_not_fit(report, validator):
+    data = json.loads(to_json(report))
+    del data["schema"]
+    assert [error.message for error in validator.iter_errors(data)] == ["'schema' is a required property"]
 
 
 def test_the_schema_names_every_field():

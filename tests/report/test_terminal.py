@@ -27,7 +27,10 @@ def line_of(text: str, start: str) -> str:
 
 def test_the_gist_stands_first(report):
     text = shown(render_report(report))
-    assert text.splitlines()[0].split() == ["strategy", "tome"]
+    assert text.startswith(
+        "The pruned model does 65.0 % of the MACs and is faster than the dense one: 1.44x on rtx-4090"
+    )
+    assert line_of(text, "strategy").split() == ["strategy", "tome"]
     assert "1.26 G -> 819 M (65.0 %)" in line_of(text, "MACs")
     assert line_of(text, "tokens per block").endswith("197, 121 x2")
     assert "asked for macs 0.65" in line_of(text, "keep")
@@ -94,9 +97,12 @@ def test_candidates_stand_in_a_table_with_the_chosen_marked(report):
 
 
 def test_refusals_and_warnings_stand_last(report):
-    *_, refusal, warning = shown(render_report(report)).splitlines()
+    second = replace(report, warnings=(*report.warnings, "a second one"))
+    lines = shown(render_report(second)).splitlines()
+    *_, refusal, warning = lines
     assert refusal == "refused no-class-token: the head pools all tokens at /head/ReduceMean"
-    assert warning == "warning no data was given"
+    assert warning == "warning a second one"
+    assert lines.count("warning no data was given") == 1  # the worst one stands below the verdict
 
 
 def test_names_are_no_markup(report):
