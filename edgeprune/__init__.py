@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import CompileResult, bench, compile, export, inspect, plan, validate  # noqa: A004 (users say edgeprune.compile)
+    from edgeprune.api import CompileResult, bench, check, compile, export, inspect, plan, validate  # noqa: A004 (users say edgeprune.compile)
     from edgeprune.core.errors import (
         DataError,
         EdgepruneError,
@@ -22,22 +22,23 @@ if TYPE_CHECKING:
     from edgeprune.core.plan import Plan
     from edgeprune.core.refusals import Refusal
     from edgeprune.options import Options
-    from edgeprune.report import BenchReport, Inspection, Report, ValidationReport
+    from edgeprune.report import BenchReport, CheckReport, Inspection, Report, ValidationReport
 
 _HOMES = {
-    "edgeprune.api": ("CompileResult", "bench", "compile", "export", "inspect", "plan", "validate"),
+    "edgeprune.api": ("CompileResult", "bench", "check", "compile", "export", "inspect", "plan", "validate"),
     "edgeprune.core.errors": (
         "DataError", "EdgepruneError", "ModelError", "PassError", "PlanError", "TargetError", "ValidationError",
     ),
     "edgeprune.core.plan": ("Plan",),
     "edgeprune.core.refusals": ("Refusal",),
     "edgeprune.options": ("Options",),
-    "edgeprune.report": ("BenchReport", "Inspection", "Report", "ValidationReport"),
+    "edgeprune.report": ("BenchReport", "CheckReport", "Inspection", "Report", "ValidationReport"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BenchReport",
+    "CheckReport",
     "CompileResult",
     "DataError",
     "EdgepruneError",
@@ -53,6 +54,7 @@ __all__ = [
     "ValidationError",
     "ValidationReport",
     "bench",
+    "check",
     "compile",
     "export",
     "inspect",

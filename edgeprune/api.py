@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune._bench import make_budget
 from edgeprune._benching import Measurement, check_counts, measure
+from edgeprune._checking import Checker
 from edgeprune._contenders import feeds_for, open_contenders
 from edgeprune._delivering import check_free, output_folder
 from edgeprune._inspecting import inspection_of
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgeprune.core.progress import Progress
-    from edgeprune.report import BenchReport, Inspection
+    from edgeprune.report import BenchReport, CheckReport, Inspection
     from edgeprune.report.comparison import Comparison
     from edgeprune_calibration._torch_export import Exporter
 
@@ -134,6 +135,34 @@ def inspect(model: str | Path, *, options: Options | None = None) -> Inspection:
     options = options or Options()
     with opened(model, options) as loaded:
         return inspection_of(loaded)
+
+
+def check(
+    model: str | Path,
+    target: str | Sequence[str],
+    *,
+    build: bool = True,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Say whether a model would build on each target, and what stands against it. Nothing need be recognised in it.
+
+    Args:
+        model: as of `compile`.
+        target: names of target profiles, or paths of profiles.
+        build: try a real engine where TensorRT-RTX builds for the target.
+        options: shapes, precision, version of TensorRT, fused attention.
+        progress: is told what is going on.
+
+    Raises:
+        ModelError: if the model cannot be read or made static.
+        PlanError: if there is no target.
+        TargetError: if a profile is wrong, or a target cannot have the version of TensorRT.
+    """
+    options, progress = options or Options(), progress or SILENT
+    targets = load_targets(target)
+    with opened(model, options) as loaded:
+        return Checker(loaded, options, build=build).check(targets, progress)
 
 
 def export(  # noqa: PLR0913 - an exporter's options
@@ -239,9 +268,7 @@ def bench(  # noqa: PLR0913 - what is measured, with what, how often
     return measure(measurement, choice, data, progress)
 
 
-def report(
-    place: Path, *, measured: Path | None = None, out: Path | None = None, force: bool = False
-) -> Report:
+def report(place: Path, *, measured: Path | None = None, out: Path | None = None, force: bool = False) -> Report:
     """Read the report of a compile, complete it by a device's own numbers, and write its page.
 
     Args:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from edgeprune.cli.commands.bench import bench_command
+from edgeprune.cli.commands.check import check_command
 from edgeprune.cli.commands.compile import compile_command
 from edgeprune.cli.commands.export import export_command
 from edgeprune.cli.commands.inspect import inspect_command
@@ -43,6 +44,7 @@ for _command in (
     validate_command,
     report_command,
     bench_command,
+    check_command,
     targets_group,
     strategies_group,
     passes_group,

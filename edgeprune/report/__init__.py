@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.report.benched import BenchReport
+from edgeprune.report.checked import CheckReport
 from edgeprune.report.environment import Environment, describe_environment
 from edgeprune.report.inspection import BlockFacts, Inspection, StrategyFit, TensorFacts
 from edgeprune.report.report import Budget, Report, StrategyReport, ValidationReport
@@ -12,6 +13,7 @@ __all__ = [
     "BenchReport",
     "BlockFacts",
     "Budget",
+    "CheckReport",
     "Environment",
     "Inspection",
     "Report",
