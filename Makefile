@@ -50,8 +50,9 @@ zoo: $(VENV)/.test ## export real architectures, compile each, and tabulate exac
 wheel: $(VENV)/.test ## build the wheel into dist/
 	$(BIN)/python -m hatchling build -t wheel
 
-schema: $(VENV)/.test ## write edgeprune/report/report.schema.json from the types
+schema: $(VENV)/.test ## write the JSON Schemas of reports from the types
 	$(BIN)/python -m edgeprune.report.schema > edgeprune/report/report.schema.json
+	$(BIN)/python -m edgeprune.report.schema bench > edgeprune/report/bench.schema.json
 
 clean: ## remove what was built, and the environment
 	rm -rf $(OUT) dist $(VENV)

@@ -7,17 +7,17 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeprune._measuring import interleave, paired_latency
-from edgeprune._paired import FEWEST_ROUNDS, is_dispersed, ratio_of, timing_of
+from edgeprune._paired import FEWEST_ROUNDS, is_dispersed, ratio_of
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import EdgepruneError, PlanError
-from edgeprune.core.results import EngineCheck
 from edgeprune.report.benched import BenchModel, BenchReport, BenchRow, Machine, ModelTiming
 from edgeprune.report.environment import describe_environment
 from edgeprune_calibration.runner import Runner
+from edgeprune_targets.builders.checking import Trial, check_engine, tolerance_of, yardstick
+from edgeprune_targets.builders.runner import timing_of
 from edgeprune_targets.nvml import find_gpu
+from edgeprune_targets.precision import to_fp16
 from edgeprune_targets.processor import LoadMark, ProcessorClock, processor_name
 from edgeprune_targets.sensors import Watch, open_sensors
 
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from edgeprune._contenders import Contender
     from edgeprune._measuring import Taken
     from edgeprune._runners import Choice, Opened, Runtime
+    from edgeprune.core.plan import Precision
     from edgeprune.core.progress import Progress
-    from edgeprune.core.results import Latency
+    from edgeprune.core.results import EngineCheck, Latency
     from edgeprune.options import Options
     from edgeprune_calibration.data import Feed
     from edgeprune_targets.builders.driver import Device
 
-# Relative error that rounding explains, with a token or two chosen differently where scores are nearly equal.
-_LIMITS = {"fp32": 0.02, "fp16": 0.1}
 _CHECKED = 2  # inputs; the check is of the runtime, the proofs of the model are `validate`'s
 _CROWDED = 0.25  # cores that others may use before it is said
 
@@ -63,17 +62,26 @@ class Measurement:
     ) -> None:
         self.contenders, self.feeds, self.device = contenders, feeds, device
         self.rounds, self.warm_up, self.options = rounds, warm_up, options
-        self._references: list[list[Feed]] = []
+        self._trials: dict[Precision, tuple[Trial, ...]] = {}
 
-    @property
-    def references(self) -> list[list[Feed]]:
-        """Outputs of each model on the first inputs, run node by node as the graphs stand."""
-        if not self._references:
-            some = self.feeds[:_CHECKED]
-            for one in self.contenders:
-                runner = Runner(one.model, threads=self.options.threads, optimise=False)
-                self._references.append([runner.run(feed) for feed in some])
-        return self._references
+    def trials(self, precision: Precision) -> tuple[Trial, ...]:
+        """For each model what a runtime has to give: what the graph gives in fp32, run node by node as it stands.
+
+        How far fp16 alone moves the outputs is seen in the same way. A token whose score is near another's may fall on
+        either side of a cut, so that this depends on the data.
+        """
+        if precision not in self._trials:
+            self._trials[precision] = tuple(self._trial(one, precision) for one in self.contenders)
+        return self._trials[precision]
+
+    def _trial(self, one: Contender, precision: Precision) -> Trial:
+        feeds, threads = self.feeds[:_CHECKED], self.options.threads
+        exact = [Runner(one.model, threads=threads, optimise=False).run(feed) for feed in feeds]
+        moved = 0.0
+        if precision == "fp16":
+            typed = Runner(to_fp16(one.model), threads=threads, optimise=False)
+            moved = yardstick([typed.run(feed) for feed in feeds], exact)
+        return Trial(feeds=feeds, reference=exact, precision=precision, yardstick=moved)
 
     def row(self, runtime: Runtime) -> tuple[BenchRow, Taken | None]:
         """Measure with one runtime; one that fails says why, and the others still count."""
@@ -85,9 +93,11 @@ class Measurement:
         try:
             with ExitStack() as stack:
                 opened = [runtime.open(one.model, precision, self.options.threads, stack) for one in self.contenders]
-                checks = [self._check(one, i, _LIMITS[precision]) for i, one in enumerate(opened)]
-                if wrong := _wrong(self.contenders, checks, _LIMITS[precision]):
-                    return replace(row, error=wrong), None
+                trials = self.trials(precision)
+                checks = [check_engine(one, trial) for one, trial in zip(opened, trials, strict=True)]
+                for model, check, trial in zip(self.contenders, checks, trials, strict=True):
+                    if not check.passed:
+                        return replace(row, error=_wrong(model.role, check, tolerance_of(trial))), None
                 return self._timed(row, opened, checks, gpu=runtime.on_gpu)
         except EdgepruneError as error:
             return replace(row, error=str(error)), None
@@ -116,34 +126,12 @@ class Measurement:
         )
         return measured, taken
 
-    def _check(self, opened: Opened, contender: int, limit: float) -> EngineCheck:
-        found = [opened.run(feed) for feed in self.feeds[:_CHECKED]]
-        return compare(found, self.references[contender], limit)
 
-
-def compare(found: Sequence[Feed], wanted: Sequence[Feed], limit: float) -> EngineCheck:
-    """Outputs against those of the reference; the worst output of the worst sample decides."""
-    cosines, errors = [], []
-    for got, want in zip(found, wanted, strict=True):
-        for name, array in want.items():
-            a, b = (np.asarray(x, np.float64).ravel() for x in (got[name], array))
-            size = float(np.linalg.norm(b)) or 1.0
-            errors.append(float(np.linalg.norm(a - b)) / size)
-            cosines.append(float(a @ b) / ((float(np.linalg.norm(a)) or 1.0) * size))
-    # A comparison with NaN is false, so that NaN never passes; and JSON has no NaN.
-    error = max(errors) if all(np.isfinite(errors)) else float("inf")
-    cosine = min(cosines) if all(np.isfinite(cosines)) else -1.0
-    return EngineCheck(samples=len(found), cosine=cosine, relative_error=error, passed=error <= limit)
-
-
-def _wrong(contenders: Sequence[Contender], checks: Sequence[EngineCheck], limit: float) -> str | None:
-    for one, check in zip(contenders, checks, strict=True):
-        if not check.passed:
-            return (
-                f"its outputs of the {one.role} model are wrong: relative error {check.relative_error:.2g} to the "
-                f"graph run node by node, expected at most {limit:g}; a fast wrong answer is not timed"
-            )
-    return None
+def _wrong(role: str, check: EngineCheck, tolerance: float) -> str:
+    return (
+        f"its outputs of the {role} model are wrong, and a fast wrong answer is not timed: relative error "
+        f"{check.relative_error:.2g}, expected at most about {tolerance:.2g}"
+    )
 
 
 def measure(bench: Measurement, choice: Choice, data: str, progress: Progress) -> BenchReport:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgeprune.core.plan import Precision
     from edgeprune_calibration.data import Feed
     from edgeprune_targets.builders.driver import Device
+    from edgeprune_targets.builders.runner import EngineRunner, Feeds
     from edgeprune_targets.profiles import Target
 
 _PACKAGES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13", "tensorrt-rtx")}
@@ -30,18 +31,30 @@ _TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 @dataclass(frozen=True, slots=True)
 class EngineOpened:
-    """An engine that is loaded. `runner`: an `EngineRunner`."""
+    """An engine that is loaded."""
 
-    runner: Any
+    runner: EngineRunner
 
-    def run(self, feed: Feed) -> Feed:
+    def run(self, feeds: Feeds) -> Feed:
         """Run once, for its outputs."""
-        outputs: Feed = self.runner.run(feed)
-        return outputs
+        return self.runner.run(feeds)
 
     def timed(self, feeds: Sequence[Feed]) -> Timed:
-        """Time single runs by the device's own clock."""
-        return lambda run: float(self.runner.time(feeds[run % len(feeds)], samples=1, warm_up=0).p50_ms)
+        """Time single runs by the device's own clock; an input is brought to it before, when it is another one."""
+        loaded: list[int] = []
+
+        def run(number: int) -> float:
+            which = number % len(feeds)
+            if loaded != [which]:
+                self.runner.load(feeds[which])
+                loaded[:] = [which]
+            return self.runner.sample_ms()
+
+        return run
+
+    def close(self) -> None:
+        """Free the device's memory."""
+        self.runner.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,7 @@ class EngineRuntime:
             TargetError: if no profile is like the device, or the engine cannot be built.
         """
         from edgeprune_targets.builders.driver import find_device
+        from edgeprune_targets.builders.protocol import Origin
         from edgeprune_targets.builders.registry import make_builder
         from edgeprune_targets.builders.runner import open_engine
         from edgeprune_targets.lowering import lower
@@ -88,15 +102,16 @@ class EngineRuntime:
         target = target_like(device)
         runtime = runtime_for(target, self._tensorrt(), self.name)
         graph = lower(model, runtime, target, precision).model
+        origin = Origin(runtime=runtime.name, typing=runtime.typing)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprune-")))
         onnx = ir.to_proto(graph).SerializeToString()
-        (built,) = make_builder(self.name).build(onnx, [target], folder, name="model")
+        (built,) = make_builder(self.name).build(onnx, [target], folder, name="model", origin=origin)
         if not built.built or built.path is None:
             msg = f"`{self.name}` builds no engine for {device.name}: {built.error or 'no reason given'}"
             raise TargetError(msg, hint="`edgeprune check` names what the runtime does not take")
-        runner = open_engine(Path(built.path))
-        stack.callback(runner.close)
-        return EngineOpened(runner)
+        opened = EngineOpened(open_engine(Path(built.path)))
+        stack.callback(opened.close)
+        return opened
 
     def _tensorrt(self) -> str | None:
         installed = _installed(_PACKAGES["tensorrt"]) if self.name == "tensorrt" else ""

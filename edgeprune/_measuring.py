@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, TypeAlias
 
-from edgeprune._paired import ratio_of, timing_of
+from edgeprune._paired import ratio_of
 from edgeprune.core.results import Latency
 from edgeprune_calibration.runner import Runner, onnxruntime_version
+from edgeprune_targets.builders.runner import timing_of
 from edgeprune_targets.processor import processor_name
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Statistics of timed runs: percentiles, and the ratio of paired runs with an interval. Nothing here assumes a form.
+"""Statistics of timed runs: the ratio of paired runs with an interval. Nothing here assumes a form.
 
 Latencies have a long tail to the slow side, so that means and standard deviations say little about them. Medians and
 the sign test's interval need no assumption but that the rounds are alike, and one disturbed round moves neither.
@@ -10,33 +10,18 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from edgeprune.core.results import Timing
 from edgeprune.report.benched import Ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from edgeprune.core.results import Timing
 
 # So many rounds are needed before the sign test can exclude anything at 95 %: 1 - 2 / 2**n >= 0.95.
 FEWEST_ROUNDS = 6
 
 # The slow tenth takes a quarter more than the median: on a quiet machine it is a few percent.
 _WIDE = 1.25
-
-
-def percentile(samples: Sequence[float], percent: float) -> float:
-    """Smallest sample that at least `percent` of all do not pass (nearest rank), so always one that was seen."""
-    rank = math.ceil(len(samples) * percent / 100)
-    return sorted(samples)[max(rank, 1) - 1]
-
-
-def timing_of(samples_ms: Sequence[float]) -> Timing:
-    """Median, p90 and p99; with fewer than 100 samples p99 is the slowest."""
-    return Timing(
-        p50_ms=median(samples_ms),
-        p90_ms=percentile(samples_ms, 90),
-        p99_ms=percentile(samples_ms, 99),
-        samples=len(samples_ms),
-    )
 
 
 def is_dispersed(timing: Timing) -> bool:

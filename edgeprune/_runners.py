@@ -23,12 +23,17 @@ if TYPE_CHECKING:
     from edgeprune_calibration.data import Feed
     from edgeprune_calibration.runner import Provider
     from edgeprune_targets.builders.driver import Device
+    from edgeprune_targets.builders.runner import Feeds
 
 
 class Opened(Protocol):
     """A model in a runtime."""
 
-    def run(self, feed: Feed) -> Feed:
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+    def run(self, feeds: Feeds) -> Feed:
         """Run once, for its outputs."""
         ...
 
@@ -79,14 +84,17 @@ class OrtOpened:
     runner: Runner
     place: str
 
-    def run(self, feed: Feed) -> Feed:
+    def run(self, feeds: Feeds) -> Feed:
         """Run once, for its outputs."""
-        return self.runner.run(feed)
+        return self.runner.run(feeds)
 
     def timed(self, feeds: Sequence[Feed]) -> Timed:
         """Time runs on buffers that lie on the device already."""
         bound = [self.runner.bound(feed, self.place) for feed in feeds]
         return clocked(lambda run: bound[run % len(bound)](run))
+
+    def close(self) -> None:
+        """Nothing: the session goes with the object."""
 
 
 @dataclass(frozen=True, slots=True)

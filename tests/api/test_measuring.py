@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from edgeprune._measuring import clocked, interleave, order_of
-from edgeprune._paired import FEWEST_ROUNDS, is_dispersed, percentile, ratio_of, sign_interval, timing_of
+from edgeprune._paired import FEWEST_ROUNDS, is_dispersed, ratio_of, sign_interval
 from edgeprune.core.results import Timing
+from edgeprune_targets.builders.runner import timing_of
 
 
 class Machine:
@@ -59,7 +60,9 @@ def test_a_machine_that_slows_down_evenly_does_not_change_the_ratio(machine):
     def slowing(ms: float):
         return (ms * (1 + 0.05 * len(machine.ran)) for _ in itertools.count())
 
-    taken = interleave([machine.model("A", slowing(10)), machine.model("B", slowing(5))], rounds=8, warm_up=2)
+    taken = interleave(
+        [machine.model("A", slowing(10)), machine.model("B", slowing(5))], rounds=8, warm_up=2, longest=2
+    )
     plain = [a / b for a, b in zip(*taken.runs_ms, strict=True)]
     assert ratio_of(taken.ratios).median == pytest.approx(2, rel=1e-3)
     assert max(abs(p - 2) for p in plain) > 0.01  # runs side by side would show the drift
@@ -109,23 +112,16 @@ def test_garbage_is_not_collected_meanwhile_and_again_afterwards():
     assert gc.isenabled()
 
 
-@pytest.mark.parametrize(
-    ("percent", "wanted"), [(0, 1), (1, 1), (50, 50), (90, 90), (90.1, 91), (99, 99), (99.5, 100), (100, 100)]
-)
-def test_percentiles_of_1_to_100_are_themselves(percent, wanted):
-    samples = np.random.default_rng(0).permutation(np.arange(1, 101)).tolist()
-    assert percentile(samples, percent) == wanted
-
-
-def test_a_timing_of_few_samples_has_its_slowest_as_p99():
-    assert timing_of([4.0, 1.0, 2.0, 3.0]) == Timing(p50_ms=2.5, p90_ms=4.0, p99_ms=4.0, samples=4)
+def test_percentiles_of_0_to_100_are_themselves():
+    samples = np.random.default_rng(0).permutation(np.arange(101.0)).tolist()
+    assert timing_of(samples) == Timing(p50_ms=50, p90_ms=90, p99_ms=99, samples=101)
     assert timing_of([7.0]) == Timing(p50_ms=7.0, p90_ms=7.0, p99_ms=7.0, samples=1)
 
 
 def test_dispersion_is_the_slow_tenth_against_the_median():
-    assert not is_dispersed(timing_of([10.0] * 90 + [99.0] * 10))  # p90 is the 90th
-    assert is_dispersed(timing_of([10.0] * 89 + [12.6] * 11))
-    assert not is_dispersed(timing_of([10.0] * 89 + [12.4] * 11))
+    assert not is_dispersed(timing_of([10.0] * 95 + [99.0] * 6))  # p90 is number 91 of 101
+    assert is_dispersed(timing_of([10.0] * 90 + [12.6] * 11))
+    assert not is_dispersed(timing_of([10.0] * 90 + [12.4] * 11))
 
 
 @pytest.mark.parametrize(
