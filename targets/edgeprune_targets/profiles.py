@@ -72,7 +72,7 @@ def load_target(name: str | Path) -> Target:
         TargetError: if there is no such target or mode, or the profile is wrong.
     """
     base, mode = _without_mode(str(name))
-    if base.endswith(".toml") or "/" in base or (isinstance(name, Path) and not mode):
+    if _is_path(name, base):
         return read_profile(Path(base), mode)
     return target_in_mode(_raw(_profile_path(base)), mode)
 
@@ -94,7 +94,7 @@ def profile_text(name: str | Path) -> str:
     """
     base, _ = _without_mode(str(name))
     load_target(name)
-    path = Path(base) if base.endswith(".toml") or "/" in base else _profile_path(base)
+    path = Path(base) if _is_path(name, base) else _profile_path(base)
     return path.read_text(encoding="utf-8")
 
 
@@ -172,6 +172,10 @@ def _shipped_aliases() -> dict[str, str]:
 def _aliases_at(path: Path) -> list[str]:
     aliases: list[str] = _raw(path).get("aliases", [])
     return aliases
+
+
+def _is_path(name: str | Path, base: str) -> bool:
+    return isinstance(name, Path) or base.endswith(".toml") or "/" in base
 
 
 def _without_mode(word: str) -> tuple[str, str]:
