@@ -209,7 +209,7 @@ def samples_words(samples: int) -> str:
 
 def _pace(rows: Sequence[Latency]) -> str:
     if not rows:
-        return "; its speed is not known, since no target was named"
+        return "; its speed is not known, since nothing was measured or modelled"
     if len(rows) > 3:
         return f"; {_range_words(rows)}"
     tones = {sure_gain(row) for row in rows}
