@@ -1,0 +1,160 @@
+"""`edgeprune report`: one, several, and what is no report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeprune import api
+from edgeprune._reporting import distinct_names, fold_measured
+from edgeprune.cli.main import run
+from edgeprune.core.results import Latency
+from edgeprune.options import Options
+from edgeprune.report import Report, from_json
+
+DEMO = Path(__file__).resolve().parents[2] / "demo"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder with two real compiles, `a` and `b`."""
+    folder = tmp_path_factory.mktemp("report")
+    for name, keep in (("a", 0.6), ("b", 0.8)):
+        options = Options(strategy="cls-topk", command=("compile", "demo/digits_vit.onnx", "--keep", f"{keep}"))
+        api.compile(DEMO / "digits_vit.onnx", keep=keep, out=folder / name, options=options)
+    return folder
+
+
+@pytest.fixture
+def out(made, tmp_path) -> Path:
+    """A copy of the folder, to write into."""
+    shutil.copytree(made, tmp_path / "made")
+    return tmp_path / "made"
+
+
+def test_one_report_shows_the_gist_and_writes_the_page_beside_it(out, capfd):
+    (out / "a" / "report.html").unlink(missing_ok=True)
+    before = (out / "a" / "report.json").read_bytes()
+    assert run(["report", str(out / "a")]) == 0
+    captured = capfd.readouterr()
+    assert captured.out.startswith("The pruned model does ")
+    assert captured.err == ""
+    page = (out / "a" / "report.html").read_text()
+    assert "digits_vit.onnx" in page
+    assert (out / "a" / "report.json").read_bytes() == before
+    assert run(["report", str(out / "a" / "report.json")]) == 0  # again, and by the file
+    assert (out / "a" / "report.html").read_text() == page
+    assert not list((out / "a").glob(".report*"))
+
+
+def test_the_page_can_go_elsewhere(out, tmp_path, capfd):
+    (out / "a" / "report.html").unlink(missing_ok=True)
+    page = tmp_path / "page.html"
+    assert run(["report", str(out / "a"), "-o", str(page), "--json"]) == 0
+    assert from_json(capfd.readouterr().out.encode(), Report).schema == 2
+    assert page.exists()
+    assert not (out / "a" / "report.html").exists()
+    assert run(["report", str(out / "a"), "-o", str(page)]) == 1
+    assert capfd.readouterr().err == (
+        f"error: the output {page} exists\n\nhint: give --force to overwrite it, or another name with -o\n"
+    )
+    assert run(["report", str(out / "a"), "-o", str(page), "--force"]) == 0
+    assert run(["report", str(out / "a"), "-o", str(tmp_path), "--force"]) == 1
+    assert "is a folder, expected a file" in capfd.readouterr().err
+
+
+def test_several_reports_stand_side_by_side(out, tmp_path, capfd):
+    page = tmp_path / "page.html"
+    assert run(["report", str(out / "a"), str(out / "b"), "-o", str(page)]) == 0
+    shown = capfd.readouterr().out
+    assert "Side by side" in shown
+    kept = [from_json((out / name / "report.json").read_bytes(), Report).budget.keep for name in "ab"]
+    (line,) = [line for line in shown.splitlines() if line.startswith(" keep ")]
+    assert line.split() == ["keep", *(f"{keep:.3f}" for keep in kept)]
+    assert "<title>2 reports - edgeprune</title>" in page.read_text()
+    assert run(["report", str(out / "a"), str(out / "b"), "--json"]) == 0
+    assert [entry["name"] for entry in json.loads(capfd.readouterr().out)["entries"]] == ["a", "b"]
+
+
+def test_measured_numbers_are_for_one_report(out, capfd):
+    assert run(["report", str(out / "a"), str(out / "b"), "--measured", "measured.json"]) == 2
+    assert "--measured is for one report" in capfd.readouterr().err
+
+
+def test_a_report_of_another_version_is_refused(out, capfd):
+    path = out / "a" / "report.json"
+    path.write_bytes(path.read_bytes().replace(b'"schema": 2', b'"schema": 1', 1))
+    assert run(["report", str(out / "a")]) == 1
+    assert capfd.readouterr().err == (
+        f"error: {path} has schema 1, expected 2\n\n"
+        "hint: compile again with this version; --plan plan.json repeats it\n"
+    )
+    path.write_bytes(path.read_bytes().replace(b'"schema": 1', b'"schema": 3', 1))
+    assert run(["report", str(out / "a")]) == 1
+    assert "hint: read it with a newer edgeprune" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"{}", "has schema null, expected 2"),
+        (b"[]", "has schema null, expected 2"),
+        (b"\xff", "is no report"),
+        (b'{"schema": 2}', "is not a Report of this version of edgeprune: Object missing required field `model`"),
+    ],
+)
+def test_what_is_no_report_is_refused(tmp_path, capfd, data, words):
+    (tmp_path / "report.json").write_bytes(data)
+    assert run(["report", str(tmp_path)]) == 1
+    assert f"{tmp_path / 'report.json'} {words}" in capfd.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_folder_without_a_report_is_refused(tmp_path, capfd):
+    assert run(["report", str(tmp_path)]) == 1
+    error = capfd.readouterr().err
+    assert f"cannot read the report {tmp_path / 'report.json'}: No such file or directory" in error
+    assert "hint: give a folder that `edgeprune compile -o` wrote, or its report.json" in error
+
+
+def test_a_place_that_cannot_be_written_leaves_nothing(out, tmp_path, capfd):
+    assert run(["report", str(out / "a"), "-o", str(tmp_path / "gone" / "page.html")]) == 1
+    assert "cannot write" in capfd.readouterr().err
+    assert not (tmp_path / "gone").exists()
+
+
+ROW = Latency(
+    target="rtx-4090", kind="measured", dense_p50_ms=2.0, pruned_p50_ms=1.0, speedup=2.0, runtime="TensorRT 10.3.0",
+    precision="fp16", device="GeForce RTX 4090",
+)  # fmt: skip
+
+
+def test_a_measured_row_comes_first_and_takes_the_place_of_the_last_measurement(made):
+    report = from_json((made / "a" / "report.json").read_bytes(), Report)
+    modelled = replace(ROW, kind="modelled", runtime="", device="", speedup=0.9)
+    words = ("rtx-4090: modelled slower than dense (0.90x): ...", "t4: modelled slower than dense (0.90x): ...")
+    report = replace(report, latency=(modelled,), warnings=words)
+    first = fold_measured(report, ROW)
+    assert first.latency == (ROW, modelled)
+    assert first.warnings == words[1:]  # what the model said of this target, the clock has settled
+    newer = replace(ROW, pruned_p50_ms=0.5)
+    elsewhere = replace(newer, device="GeForce RTX 4090 D")
+    assert fold_measured(first, newer).latency == (newer, modelled)
+    assert fold_measured(first, elsewhere).latency == (elsewhere, ROW, modelled)
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["/x/a", "/x/b"], ["a", "b"]),
+        (["/x/out", "/y/out"], ["x/out", "y/out"]),
+        (["/x/out", "/x/out"], ["out (1)", "out (2)"]),
+        (["/x"], ["x"]),
+    ],
+)
+def test_reports_are_told_apart_by_their_folders(folders, names):
+    assert distinct_names([Path(folder) for folder in folders]) == names
