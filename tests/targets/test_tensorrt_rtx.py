@@ -16,7 +16,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from edgeprune_targets.attentions import count_attentions
+from edgeprune_targets.attentions import count_attentions, is_attention
+from edgeprune_targets.builders.manifest import read_manifest
+from edgeprune_targets.builders.plan_text import kernel_names, launches
 from edgeprune_targets.builders.tensorrt_rtx import RtxBuilder, build, count_fused_attentions
 from edgeprune_targets.precision import to_fp16
 from edgeprune_targets.profiles import load_target
@@ -153,3 +155,40 @@ def test_fused_attentions_are_counted_by_their_structs() -> None:
     plan = b"x struct _gemm_mha_v2_callback { a } _gemm_mha_v2_0x1 struct _gemm_mha_v2_callback {"
     assert count_fused_attentions(plan) == 2
     assert count_fused_attentions(b"_gemm_mha_v2_0x1") == 0
+
+
+@pytest.mark.usefixtures("rtx")
+def test_neighbours_in_a_call_change_no_engine(make_encoder: Callable[..., ir.Model], tmp_path: Path) -> None:
+    data = ir.to_proto(to_fp16(make_encoder(cut="topk"))).SerializeToString()
+    before, failed, after = build(data, [load_target(name) for name in ("l4", "rtx-2080ti", "rtx-3090")], tmp_path)
+    assert failed.error is not None
+    assert "FP32 GEMM is not supported" in failed.error  # scores stay in fp32, and Turing multiplies none
+    for together, name in ((before, "l4"), (after, "rtx-3090")):
+        (alone,) = build(data, [load_target(name)], tmp_path / "alone")
+        assert (alone.sha256, alone.kernels) == (together.sha256, together.kernels)
+
+
+@pytest.mark.usefixtures("rtx")
+def test_the_schedule_in_a_plan_names_the_nodes_of_each_kernel(
+    make_encoder: Callable[..., ir.Model], tmp_path: Path
+) -> None:
+    model = to_fp16(make_encoder(blocks=2, cut="topk"))
+    (built,) = build(ir.to_proto(model).SerializeToString(), [load_target("rtx-3090")], tmp_path)
+    plan = Path(str(built.path)).read_bytes()
+    schedule, manifest = launches(plan), read_manifest(Path(str(built.path)))
+    softmaxes = {node.name for node in model.graph if is_attention(node)}
+    fused = [launch for launch in schedule if launch.name.startswith("_gemm_mha_v2")]
+    assert [len(softmaxes & set(launch.nodes)) for launch in fused] == [1, 1]
+    known = {node.name for node in model.graph}
+    casts = {name for launch in schedule for name in launch.nodes} - known
+    assert all("cast" in name for name in casts)  # the parser's own, at the graph's inputs and outputs
+    products = {node.name for node in model.graph if node.op_type == "MatMul"}
+    assert products <= {name for launch in schedule for name in launch.nodes}
+    assert (manifest.launches, manifest.kernels) == (len(schedule), len(kernel_names(plan)))
+    assert built.kernels is not None
+    assert 10 < built.kernels < manifest.launches
+
+
+def test_bytes_without_a_schedule_tell_nothing() -> None:
+    assert launches(b"engine") == ()
+    assert kernel_names(b"__myl_Add_0x1234567890 __myl_Add __myl_FcAdd") == ("__myl_Add_0x1234567890", "__myl_FcAdd")

@@ -11,7 +11,9 @@ import ctypes
 import importlib.util
 import json
 import os
+import signal
 import sys
+import time
 from enum import IntEnum
 from pathlib import Path
 
@@ -57,6 +59,10 @@ DataType = _enum("DataType", ["FLOAT", "HALF", "INT8", "INT32", "BOOL"] + ([] if
 _FROM_ONNX = {1: "FLOAT", 10: "HALF", 3: "INT8", 6: "INT32", 7: "INT32" if _OLD else "INT64", 9: "BOOL"}
 
 
+if os.environ.get("FAKE_TRT_RTX"):
+    ComputeCapability = _enum("ComputeCapability", ["NONE", "CURRENT", "SM75", "SM80", "SM86", "SM89", "SM120"])
+
+
 class ILogger:
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
@@ -75,6 +81,16 @@ class _Layer:
 
     def get_output(self, _index):
         return _Tensor(self.name, self._type, ())
+
+
+def _trouble(capability):
+    """End or stop as a library with a fault does, at the build for one capability."""
+    if os.environ.get("FAKE_TRT_CRASHES") == capability:
+        sys.stderr.write("free(): invalid pointer\n")
+        sys.stderr.flush()
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if os.environ.get("FAKE_TRT_HANGS") == capability:
+        time.sleep(60)
 
 
 class _Network:
@@ -110,10 +126,14 @@ class _TimingCache:
 
 class _Config:
     def __init__(self):
-        self._cache, self._flags = None, []
+        self._cache, self._flags, self._capability = None, [], ""
         self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
         if _VERSION >= (8, 6):
             self.builder_optimization_level = 3
+
+    def set_compute_capability(self, capability, index):
+        assert (self.num_compute_capabilities, index) == (1, 0)
+        self._capability = ComputeCapability(capability).name
 
     def set_flag(self, flag):
         self._flags.append(BuilderFlag(flag).name)
@@ -154,17 +174,23 @@ class Builder:
         cache = config.get_timing_cache()
         _log(
             call="build",
+            capability=config._capability,
+            process=os.getpid(),
             flags=config._flags,
             verbosity=ProfilingVerbosity(config.profiling_verbosity).name,
             level=getattr(config, "builder_optimization_level", None),
             cache=cache.data.decode() if cache else None,
         )
+        _trouble(config._capability)
         if os.environ.get("FAKE_TRT_FAIL"):
             self.logger.log(ILogger.ERROR, os.environ["FAKE_TRT_FAIL"])
             return None
         if cache is not None:
             cache.data = b"TIMED by " + __version__.encode()
         names = {"inputs": network.inputs, "outputs": network.outputs}
+        if os.environ.get("FAKE_TRT_REFUSES") == config._capability:
+            self.logger.log(ILogger.ERROR, "not for this one")
+            return None
         plan = {key: [[each.name, each.dtype.name, each.shape] for each in tensors] for key, tensors in names.items()}
         return _memory(json.dumps({"version": __version__, **plan}).encode())
 
