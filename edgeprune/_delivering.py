@@ -99,7 +99,7 @@ def _build(builder: RtxBuilder, pruned: ir.Model, target: Target, precision: Pre
 
 
 def _elsewhere(target: Target) -> EngineBuild:
-    reason = f"an engine for {target.name} is built on the device: copy deploy/ there and run build_and_time.sh"
+    reason = f"an engine for {target.name} is built on the device: copy deploy/ there and run build.sh"
     return _failed(target, target.runtime, reason)
 
 

