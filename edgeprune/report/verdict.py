@@ -323,7 +323,7 @@ def _worst(report: Report, rows: Sequence[Latency]) -> str:
     proof = _proof(report.validation)
     if proof.tone == "bad":
         return proof.words
-    for engine in report.engines:
+    for engine in sorted(report.engines, key=lambda engine: engine.check is None or engine.check.passed):
         words, tone = engine_words(engine)
         if tone == "bad":
             return f"{engine.target}: {words}"

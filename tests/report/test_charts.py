@@ -91,4 +91,12 @@ def test_ticks_are_round(top, ticks):
 
 
 def test_numbers_on_an_axis_are_short():
-    assert [short(v) for v in (0, 0.05, 197, 25_000, 75e6, 1.5e9)] == ["0", "0.05", "197", "25k", "75M", "1.5G"]
+    assert [short(v) for v in (0, 0.05, 3 * 0.05, 1000, 25_000, 75e6, 1.5e9)] == [
+        "0",
+        "0.05",
+        "0.15",
+        "1000",
+        "25k",
+        "75M",
+        "1.5G",
+    ]

@@ -190,7 +190,8 @@ def test_what_became_of_an_engine(report, changes, words, tone):
 
 def test_an_engine_with_wrong_outputs_is_the_worst_warning(report):
     check = EngineCheck(samples=8, cosine=0.41, relative_error=1.2, passed=False)
-    wrong = replace(report, engines=(replace(report.engines[0], check=check),))
+    lost = replace(report.engines[0], target="t4", fused_attentions=2)
+    wrong = replace(report, engines=(lost, replace(report.engines[0], check=check)))
     verdict = verdict_of(wrong)
     assert verdict.engines.tone == "bad"
     assert verdict.warning == "rtx-4090: WRONG OUTPUTS: cosine 0.41000 to ONNX Runtime on 8 samples"

@@ -171,7 +171,7 @@ def short(value: float) -> str:
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:
             return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
-    return f"{value:.3g}"
+    return f"{value:g}"
 
 
 def _staircase(values: Sequence[float], scale: _Scale, start: str) -> str:

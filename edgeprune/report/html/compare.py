@@ -6,7 +6,7 @@ from edgeprune.report.comparison import Comparison, Entry
 from edgeprune.report.html.charts import Span, spans, steps
 from edgeprune.report.html.markup import Markup, el
 from edgeprune.report.html.page import page
-from edgeprune.report.html.parts import figure, figures, legend, section, table
+from edgeprune.report.html.parts import answers, figure, figures, legend, prose, section, table
 from edgeprune.report.verdict import known_as
 from edgeprune.report.words import runs, times
 
@@ -28,12 +28,8 @@ def render_comparison_html(comparison: Comparison) -> str:
 
 def _verdict(entry: Entry) -> Markup:
     verdict = entry.verdict
-    answers = [
-        el("div", el("dt", found.name), el("dd", el("b", found.figure), el("span", found.words)), class_=found.tone)
-        for found in verdict.findings
-    ]
-    words = el("p", verdict.summary, class_="words")
-    return el("article", el("h2", entry.name), words, el("dl", *answers, class_="answers"), class_="entry")
+    words = el("p", prose(verdict.summary), class_="words")
+    return el("article", el("h2", entry.name), words, answers(verdict), class_="entry")
 
 
 def _speeds(comparison: Comparison) -> list[Markup]:

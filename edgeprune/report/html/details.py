@@ -8,7 +8,7 @@ import msgspec
 
 from edgeprune.core.results import Candidate, EngineBuild
 from edgeprune.report.html.markup import Markup, el, raw
-from edgeprune.report.html.parts import code, facts, more, section, table
+from edgeprune.report.html.parts import code, facts, more, prose, section, table
 from edgeprune.report.report import Report
 from edgeprune.report.verdict import chosen_candidate, engine_words
 from edgeprune.report.words import count, of_dense, percent, size, small
@@ -96,7 +96,7 @@ def _engine_row(engine: EngineBuild) -> tuple[object, ...]:
 
 def notes_section(report: Report) -> Markup:
     """What was declined, and what a person should read."""
-    warnings = [el("li", el("strong", "Warning"), " ", words, class_="warn") for words in report.warnings]
+    warnings = [el("li", el("strong", "Warning"), " ", prose(words), class_="warn") for words in report.warnings]
     refusals = [
         el("li", el("strong", "Refused"), " ", code(refusal.code.value), " ", refusal.reason, _places(refusal.at))
         for refusal in report.refusals

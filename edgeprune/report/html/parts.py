@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
-from edgeprune.report.html.markup import Markup, el, join, raw
+from edgeprune.report.html.markup import Markup, el, join, raw, text
+from edgeprune.report.verdict import Verdict
 
 
 def section(key: str, title: str, *children: object, note: str = "") -> Markup:
@@ -54,6 +56,12 @@ def legend() -> Markup:
     return el("p", join(el("span", el("i", class_=f"key-{kind}"), words) for kind, words in keys), class_="legend")
 
 
+def prose(words: str) -> Markup:
+    """A sentence: what stands in backquotes is a name, and a number stays with its sign."""
+    tight = re.sub(r"(?<=\d) (?=[%x]|ms\b)", "\u00a0", words)
+    return raw(re.sub(r"`([^`]+)`", r"<code>\1</code>", text(tight)))
+
+
 def code(words: object) -> Markup:
     """A name out of a model or a file."""
     return el("code", words)
@@ -63,3 +71,17 @@ def facts(pairs: Iterable[tuple[str, object]]) -> Markup:
     """Names with their values."""
     made = [el("div", el("dt", name), el("dd", value)) for name, value in pairs]
     return el("dl", *made, class_="facts") if made else raw("")
+
+
+def answers(verdict: Verdict) -> Markup:
+    """What a reader asks first, each with its figure."""
+    made = [
+        el(
+            "div",
+            el("dt", found.name),
+            el("dd", el("b", found.figure), el("span", prose(found.words))),
+            class_=found.tone,
+        )
+        for found in verdict.findings
+    ]
+    return el("dl", *made, class_="answers")

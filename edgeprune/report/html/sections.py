@@ -8,7 +8,7 @@ from edgeprune.core.results import BlockCost, Drift, Interval, Latency, Timing
 from edgeprune.report.html.charts import Span, bars, histogram, spans, steps
 from edgeprune.report.html.maps import token_map
 from edgeprune.report.html.markup import Markup, el, raw
-from edgeprune.report.html.parts import code, figure, figures, legend, more, section, table
+from edgeprune.report.html.parts import answers, code, figure, figures, legend, more, prose, section, table
 from edgeprune.report.html.pictures import Pictures
 from edgeprune.report.report import Report
 from edgeprune.report.verdict import Verdict, is_broken, known_as, model_miss, noise, samples_words
@@ -17,12 +17,10 @@ from edgeprune.report.words import between, count, percent, runs, small, times
 
 def verdict_section(verdict: Verdict) -> Markup:
     """The gist: two sentences, four answers, the worst warning."""
-    answers = [
-        el("div", el("dt", found.name), el("dd", el("b", found.figure), el("span", found.words)), class_=found.tone)
-        for found in verdict.findings
-    ]
-    warning = el("p", el("strong", "Warning"), " ", verdict.warning, class_="warning") if verdict.warning else None
-    parts = (el("p", verdict.summary, class_="summary"), warning, el("dl", *answers, class_="answers"))
+    warning = (
+        el("p", el("strong", "Warning"), " ", prose(verdict.warning), class_="warning") if verdict.warning else None
+    )
+    parts = (el("p", prose(verdict.summary), class_="summary"), warning, answers(verdict))
     return el("section", *parts, id="verdict", aria_label="Verdict", class_="verdict")
 
 
