@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edgeprune.report.html.markup import Markup, el, join, number
 
@@ -185,16 +186,22 @@ def _corner(i: int, value: float, scale: _Scale) -> str:
 
 
 def _levels(values: Sequence[float], scale: _Scale) -> Markup:
-    """The height of each step, where there is room for it."""
-    made: list[Markup] = []
-    free = 0.0
-    for i, value in enumerate(values):
-        if (i and value == values[i - 1]) or scale.x(i) < free:
-            continue
-        words = f"{value:g}"
-        made.append(_label(words, scale.x(i) + 3, scale.y(value) + 13, start=True))
-        free = scale.x(i) + 9 + 7 * len(words)
-    return join(made)
+    """The height of each step; of a slope the first and the last, since the others would stand on each other."""
+    starts = [i for i, value in enumerate(values) if not i or value != values[i - 1]]
+    room = all(scale.slot * (after - before) > 28 for before, after in pairwise(starts))
+    if room:
+        return join(_level(values[i], scale.x(i) + 3, scale, start=True) for i in starts)
+    first, last = starts[0], len(values) - 1
+    ends = (
+        _level(values[first], scale.x(first) + 3, scale, start=True),
+        _level(values[last], scale.x(last + 1) - 3, scale, start=False),
+    )
+    return join(ends)
+
+
+def _level(value: float, x: float, scale: _Scale, *, start: bool) -> Markup:
+    below = scale.y(value) + 13
+    return _label(f"{value:g}", x, below if below < _FLOOR - 2 else scale.y(value) - 5, start)
 
 
 def _text(words: str, x: float, y: float, anchor: str, kind: str = "tick") -> Markup:
