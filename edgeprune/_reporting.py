@@ -1,4 +1,4 @@
-"""Reports that were written before: read, completed by a device's own numbers, rendered, compared."""
+"""Reports that were written before: read, rendered, compared."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgeprune.core.errors import DataError, EdgepruneError, PlanError
 from edgeprune.report import Report, from_json, to_json
 from edgeprune.report.comparison import Comparison, Entry
 from edgeprune.report.report import SCHEMA
-
-if TYPE_CHECKING:
-    from edgeprune.core.results import Latency
 
 REPORT = "report.json"
 PAGE = "report.html"
@@ -73,39 +69,6 @@ def _check_schema(data: bytes, path: Path) -> None:
     newer = isinstance(schema, int) and schema > SCHEMA
     hint = "read it with a newer edgeprune" if newer else "compile again with this version; --plan plan.json repeats it"
     raise DataError(msg, hint=hint)
-
-
-def with_measured(written: Written, path: Path) -> Report:
-    """A report with what its device measured.
-
-    Raises:
-        DataError: if the numbers are of another model or plan, or of no dense model to compare with.
-    """
-    from edgeprune_targets.measured import matches, read_measured, to_latency
-
-    measured = read_measured(path)
-    report = written.report
-    if not matches(measured, source_sha256=report.model.sha256):
-        theirs, ours = measured.source_sha256[:12], report.model.sha256[:12]
-        msg = f"{path} was measured on another model: source sha256 {theirs}, the report is of {ours}"
-        raise DataError(msg, hint="give the measured.json of the deploy folder that stands beside this report")
-    return fold_measured(report, to_latency(measured))
-
-
-def fold_measured(report: Report, row: Latency) -> Report:
-    """Put a measured row first, in place of an older measurement; modelled rows stay, to be held against it."""
-    others = [other for other in report.latency if not _same_measurement(other, row)]
-    latency = (row, *others)
-    stale = f"{row.target}: modelled slower"
-    warnings = tuple(
-        words for words in report.warnings if not words.startswith((stale, f"{row.target}: measured slower"))
-    )
-    return replace(report, latency=latency, warnings=warnings)
-
-
-def _same_measurement(one: Latency, other: Latency) -> bool:
-    keys = [(row.kind, row.target, row.device, row.runtime, row.precision) for row in (one, other)]
-    return keys[0] == keys[1]
 
 
 def check_new(path: Path, *, force: bool) -> None:

@@ -10,17 +10,17 @@ from edgeprune._bench import make_budget
 from edgeprune._benching import Measurement, check_counts, measure
 from edgeprune._checking import Checker
 from edgeprune._contenders import feeds_for, open_contenders
-from edgeprune._delivering import check_free, output_folder
+from edgeprune._folding import with_measured
 from edgeprune._inspecting import inspection_of
 from edgeprune._job import Job
 from edgeprune._loading import opened, pruned_facts, require_stream
+from edgeprune._output import check_free, output_folder
 from edgeprune._proving import check_limits
 from edgeprune._reporting import (
     PAGE,
     check_new,
     comparison_of,
     read_report,
-    with_measured,
     write_all,
     written_bytes,
 )
@@ -278,14 +278,15 @@ def report(place: Path, *, measured: Path | None = None, out: Path | None = None
         force: overwrite `out`.
 
     Raises:
-        DataError: if there is no report of this version, or the numbers are of another model.
+        DataError: if there is no report of this version, or the numbers are of another compile.
+        TargetError: if `measured` holds no measurement.
         PlanError: if `out` exists and `force` is not set.
         EdgepruneError: if the disk is full or the place cannot be written.
     """
     if out is not None:
         check_new(out, force=force)
     written = read_report(place)
-    made = written.report if measured is None else with_measured(written, measured)
+    made = written.report if measured is None else with_measured(written.report, written.folder, measured)
     data, page = written_bytes(made, written.folder)
     files = {} if measured is None else {written.path: data}
     write_all({**files, out or written.folder / PAGE: page})

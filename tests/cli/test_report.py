@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune import api
-from edgeprune._reporting import distinct_names, fold_measured
+from edgeprune._folding import fold_measured
+from edgeprune._reporting import distinct_names
 from edgeprune.cli.main import run
 from edgeprune.core.results import Latency
 from edgeprune.options import Options
@@ -138,13 +139,13 @@ def test_a_measured_row_comes_first_and_takes_the_place_of_the_last_measurement(
     modelled = replace(ROW, kind="modelled", runtime="", device="", speedup=0.9)
     words = ("rtx-4090: modelled slower than dense (0.90x): ...", "t4: modelled slower than dense (0.90x): ...")
     report = replace(report, latency=(modelled,), warnings=words)
-    first = fold_measured(report, ROW)
+    first = fold_measured(report, ROW, [])
     assert first.latency == (ROW, modelled)
     assert first.warnings == words[1:]  # what the model said of this target, the clock has settled
     newer = replace(ROW, pruned_p50_ms=0.5)
     elsewhere = replace(newer, device="GeForce RTX 4090 D")
-    assert fold_measured(first, newer).latency == (newer, modelled)
-    assert fold_measured(first, elsewhere).latency == (elsewhere, ROW, modelled)
+    assert fold_measured(first, newer, []).latency == (newer, modelled)
+    assert fold_measured(first, elsewhere, []).latency == (elsewhere, ROW, modelled)
 
 
 @pytest.mark.parametrize(

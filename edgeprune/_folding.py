@@ -1,0 +1,111 @@
+"""A device's own numbers, folded into the report of the compile that they were measured on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.core.digest import sha256_of
+from edgeprune.core.errors import DataError, TargetError
+from edgeprune.core.plan import plan_to_json
+from edgeprune.report.verdict import sure_gain
+from edgeprune.report.words import percent, times
+from edgeprune_targets.attribution import Attribution, attribute, block_latencies, node_blocks
+from edgeprune_targets.measured import Measured, MeasuredEngine, matches, read_measured, to_latency
+
+if TYPE_CHECKING:
+    from edgeprune.core.results import BlockLatency, Latency
+    from edgeprune.report import Report
+
+# With more of the time than this in no block, the blocks' times say little.
+_HIDDEN = 0.2
+
+
+def with_measured(report: Report, folder: Path, path: Path) -> Report:
+    """A report with what its device measured.
+
+    Args:
+        report: of a compile.
+        folder: its output folder; graphs in its deploy folder tell the blocks of the engine's layers.
+        path: the device's measured.json.
+
+    Raises:
+        DataError: if the numbers are of another compile.
+        TargetError: if it is no measured.json, or has no time of the dense model.
+    """
+    measured = read_measured(path)
+    deploy = _deploy(folder, measured.target)
+    _check_same(report, measured, deploy, path)
+    blocks, notes = _by_block(measured, deploy)
+    row = to_latency(measured, blocks)
+    if sure_gain(row) == "bad":
+        notes = [f"measured slower than dense ({times(row.speedup)})", *notes]
+    said = [f"while it was measured: {words}" for words in measured.warnings]
+    return fold_measured(report, row, [f"{row.target}: {words}" for words in (*notes, *said)])
+
+
+def fold_measured(report: Report, row: Latency, notes: list[str]) -> Report:
+    """Put a measured row first, in place of an older one of the same; modelled rows stay, to be held against it.
+
+    What was said of this target's latency before goes too: the clock has settled it.
+    """
+    old = tuple(
+        f"{row.target}: {start}"
+        for start in ("modelled slower", "measured slower", "while it was measured", "time by block")
+    )
+    kept = [words for words in report.warnings if not words.startswith(old)]
+    others = [other for other in report.latency if not _same_measurement(other, row)]
+    return replace(report, latency=(row, *others), warnings=(*notes, *kept))
+
+
+def _same_measurement(one: Latency, other: Latency) -> bool:
+    keys = [(row.kind, row.target, row.device, row.runtime, row.precision) for row in (one, other)]
+    return keys[0] == keys[1]
+
+
+def _deploy(folder: Path, target: str) -> Path | None:
+    """The bundle of a target: `deploy/` has its files, or a folder for each of several targets."""
+    places = (folder / "deploy" / target, folder / "deploy")
+    return next((place for place in places if (place / "model.onnx").is_file()), None)
+
+
+def _check_same(report: Report, measured: Measured, deploy: Path | None, path: Path) -> None:
+    """Check that a measurement is of this compile.
+
+    Raises:
+        DataError: saying what differs.
+    """
+    graphs = {"pruned_sha256": "model.onnx", "dense_sha256": "dense.onnx"}
+    here = {} if deploy is None else {name: deploy / file for name, file in graphs.items()}
+    differs = matches(
+        measured,
+        source_sha256=report.model.sha256,
+        plan_sha256=hashlib.sha256(plan_to_json(report.plan)).hexdigest(),
+        **{name: sha256_of(file) for name, file in here.items() if file.is_file()},
+    )
+    if differs:
+        msg = f"{path} is of another compile: {'; '.join(differs)}"
+        raise DataError(msg, hint="give the measured.json of the deploy folder that came with this report")
+
+
+def _by_block(measured: Measured, deploy: Path | None) -> tuple[tuple[BlockLatency, ...], list[str]]:
+    """Time by block where the device profiled its engines, and what is to be said of it."""
+    dense, pruned = measured.dense, measured.pruned
+    if deploy is None or dense is None or dense.profile is None or pruned.profile is None:
+        return (), []
+    try:
+        parts = _attributed(dense, deploy / "dense.onnx"), _attributed(pruned, deploy / "model.onnx")
+    except (TargetError, OSError) as error:
+        return (), [f"time by block is not known: {error}"]
+    hidden = max(part.unattributed_share for part in parts)
+    notes = [f"time by block misses {percent(hidden)}, which belongs to no one block"] if hidden > _HIDDEN else []
+    return block_latencies(*parts, dense.p50_ms, pruned.p50_ms), notes
+
+
+def _attributed(engine: MeasuredEngine, graph: Path) -> Attribution:
+    import onnx_ir as ir
+
+    assert engine.profile is not None
+    return attribute(engine.profile, engine.layers, node_blocks(ir.load(graph)))
