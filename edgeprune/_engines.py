@@ -71,10 +71,13 @@ class EngineRuntime:
             return NO_GPU
         from edgeprune_targets.builders.registry import make_builder
 
-        if lacking := make_builder(self.name).lacking():
-            reason, _, remedy = lacking.partition(": ")
-            return Lack(reason, remedy)
-        return None
+        builder = make_builder(self.name)
+        try:
+            lacking = builder.lacking() or builder.builds_for(target_like(device))
+        except TargetError as error:  # a device that no profile is like
+            return Lack(error.message, error.hint)
+        reason, _, remedy = (lacking or "").partition(": ")
+        return Lack(reason, remedy) if lacking else None
 
     def precision(self, asked: Precision | None) -> Precision:
         """Fp16 if nothing was asked for, as `compile` builds."""
