@@ -1,144 +1,123 @@
-"""Write the output folder: whole or not at all."""
+"""Fill the output folder: graph, plan, engines, deploy folders, pictures, and the report last."""
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import contextmanager
+import hashlib
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
-from edgeprune.core.errors import EdgepruneError, PlanError
-from edgeprune.core.results import EngineBuild, Latency
+from edgeprune._building import Workshop
+from edgeprune._bundling import write_bundles
+from edgeprune._lowerings import Lowerings
+from edgeprune._reporting import PAGE, REPORT, written_bytes
+from edgeprune.core.loading import digest_of
+from edgeprune.core.plan import plan_to_json
 from edgeprune.core.saving import save_model
-from edgeprune_targets.attentions import count_attentions
-from edgeprune_targets.builders.tensorrt_rtx import RtxBuilder
-from edgeprune_targets.bundle import write_bundle
-from edgeprune_targets.latency import model_latency_ms
-from edgeprune_targets.precision import to_fp16
+from edgeprune_calibration.token_maps import collect_token_maps, save_worst
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
-    from edgeprune.core.plan import Precision
+    import onnx_ir as ir
+
+    from edgeprune._lowerings import Name
+    from edgeprune._proving import Feed
     from edgeprune.core.progress import Progress
+    from edgeprune.core.results import EngineBuild
+    from edgeprune.options import Options
+    from edgeprune.report import Report
+    from edgeprune_calibration.data import Dataset
     from edgeprune_targets.profiles import Target
 
+_TRIED = 8  # samples that an engine is held against ONNX Runtime on
 
-@contextmanager
-def output_folder(out: Path, *, force: bool) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `out` when the work is done and vanishes if it fails.
 
-    Raises:
-        PlanError: if `out` exists and `force` is not set.
-        EdgepruneError: if the disk is full or the place cannot be written.
+class Delivery:
+    """What is written for one compile.
+
+    Args:
+        graphs: dense and pruned, canonical.
+        targets: in the user's order.
+        data: the samples that score; None without data.
+        options: of the user.
+        progress: is told what is going on.
     """
-    check_free(out, force=force)
-    out = out.absolute()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-            made = Path(scratch) / "new"
-            made.mkdir()
-            yield made
-            if out.exists():
-                out.rename(Path(scratch) / "old")
-            made.rename(out)
-    except OSError as error:
-        msg = f"cannot write {out}: {error.strerror or error}"
-        raise EdgepruneError(msg, hint="free some space, or choose another folder with -o") from error
+
+    def __init__(
+        self,
+        graphs: tuple[ir.Model, ir.Model],
+        targets: Sequence[Target],
+        data: Dataset | None,
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self.dense, self.pruned = graphs
+        self.targets, self.data = targets, data
+        self.options, self.progress = options, progress
+
+    def write(self, folder: Path, report: Report) -> Report:
+        """Fill `folder`; the report that lies in it."""
+        plan = plan_to_json(report.plan)
+        save_model(self.pruned, folder / "model.onnx")
+        (folder / "plan.json").write_bytes(plan)
+        (folder / "engine").mkdir()
+        report = replace(report, pruned=replace(report.pruned, sha256=digest_of(folder / "model.onnx")))
+        report = self._for_targets(folder, report, plan)
+        report = self._pictured(folder, report)
+        page, text = folder / PAGE, folder / REPORT
+        text_bytes, page_bytes = written_bytes(report, folder)
+        page.write_bytes(page_bytes)
+        text.write_bytes(text_bytes)
+        return report
+
+    def _for_targets(self, folder: Path, report: Report, plan: bytes) -> Report:
+        if not self.targets:
+            return report
+        feeds = self._feeds()
+        graphs: dict[Name, ir.Model] = {"model": self.pruned, "dense": self.dense}
+        lowerings = Lowerings(graphs, report.plan, feeds[0] if feeds else None, self.options.threads)
+        engines: list[EngineBuild] = []
+        if self.options.engine:
+            digest = hashlib.sha256(plan).hexdigest()
+            workshop = Workshop(lowerings, feeds, digest, dense=self.options.dense_engine)
+            engines = workshop.build(self.targets, folder, self.progress)
+        built = {engine.target for engine in engines if engine.built}
+        there = [target for target in self.targets if target.name not in built]
+        with self.progress.stage("write deploy folders"):
+            write_bundles(lowerings, there, folder, plan=plan, feed=feeds[0] if feeds else None)
+        warnings = [*report.warnings, *_lost_fusion(engines), *self._findings(lowerings, there)]
+        warnings += [_unproved(proof.runtime) for proof in lowerings.proofs if not proof.passed]
+        return replace(report, engines=tuple(engines), lowerings=lowerings.proofs, warnings=tuple(warnings))
+
+    def _findings(self, lowerings: Lowerings, there: Sequence[Target]) -> list[str]:
+        """What stands against a build on the device, where nobody can see it yet."""
+        found = [(target, lowerings.findings(lowerings.on_device(target), target)) for target in there]
+        return [f"{target.name}: {f}" for target, every in found for f in every if f.severity != "note"]
+
+    def _feeds(self) -> list[Feed]:
+        if self.data is None:
+            return []
+        few = self.data.subset(range(min(_TRIED, len(self.data))))
+        batch = next(iter(self.pruned.graph.inputs)).shape
+        size = batch[0] if batch is not None and isinstance(batch[0], int) else 1
+        return [feed for _, feed in few.feeds(batch=size)]
+
+    def _pictured(self, folder: Path, report: Report) -> Report:
+        """With maps of what became of tokens, and the worst samples."""
+        if self.data is None:
+            return report
+        with self.progress.stage("draw token maps"):
+            maps = collect_token_maps(self.pruned, self.data, report.plan, folder, threads=self.options.threads)
+            worst = save_worst(report.validation.drift, self.data, folder)
+        return replace(report, token_maps=maps, worst_samples=worst)
 
 
-def check_free(out: Path, *, force: bool) -> None:
-    """Check that an output folder may be written, before any work is done for it.
-
-    Raises:
-        PlanError: if it exists and `force` is not set, or is no folder.
-    """
-    if out.is_file():
-        msg = f"the output {out} is a file, expected a folder"
-        raise PlanError(msg, hint="choose another name with -o")
-    if out.exists() and not force:
-        msg = f"the output folder {out} exists"
-        raise PlanError(msg, hint="give --force to replace it, or another folder with -o")
+def _lost_fusion(engines: Sequence[EngineBuild]) -> list[str]:
+    lost = [e for e in engines if e.built and not e.attention_unfused]
+    lost = [e for e in lost if e.fused_attentions is not None and e.fused_attentions < (e.attentions or 0)]
+    return [f"{e.target}: only {e.fused_attentions} of {e.attentions} attentions are fused" for e in lost]
 
 
-def typed(model: ir.Model, precision: Precision, target: Target) -> ir.Model:
-    """The graph as an engine wants it: strongly typed."""
-    return to_fp16(model, fp32_products=target.fp32_products) if precision == "fp16" else model
-
-
-def build_engines(
-    pruned: ir.Model, targets: Sequence[Target], precision: Precision, folder: Path, progress: Progress
-) -> list[EngineBuild]:
-    """Build what can be built on this machine; what cannot says why."""
-    builder = RtxBuilder()
-    lacking = builder.lacking()
-    results = []
-    with progress.stage("build engines", len(targets)) as stage:
-        for target in targets:
-            if builder.name not in target.builders:
-                results.append(_elsewhere(target))
-            elif lacking:
-                results.append(_failed(target, builder.name, lacking))
-            else:
-                results.append(_build(builder, pruned, target, precision, folder))
-            stage.advance(1)
-    return results
-
-
-def _build(builder: RtxBuilder, pruned: ir.Model, target: Target, precision: Precision, folder: Path) -> EngineBuild:
-    graph = typed(pruned, precision, target)
-    attentions = count_attentions(graph)
-    built = builder.build(
-        ir.to_proto(graph).SerializeToString(), [target], folder, name="model", attentions=attentions
-    )[0]
-    return replace(built, path=str(Path("engine") / Path(built.path).name) if built.path else None)
-
-
-def _elsewhere(target: Target) -> EngineBuild:
-    reason = f"an engine for {target.name} is built on the device: copy deploy/ there and run build.sh"
-    return _failed(target, target.runtime, reason)
-
-
-def _failed(target: Target, builder: str, reason: str) -> EngineBuild:
-    return EngineBuild(
-        target=target.name, builder=builder, compute_capability=target.compute_capability, built=False, error=reason
-    )
-
-
-def modelled(dense: ir.Model, pruned: ir.Model, targets: Sequence[Target], precision: Precision) -> list[Latency]:
-    """Latencies from the model of each target, dense against pruned."""
-    rows = []
-    for target in targets:
-        before = model_latency_ms(dense, target, precision)
-        after = model_latency_ms(pruned, target, precision)
-        rows.append(
-            Latency(
-                target=target.name,
-                kind="modelled",
-                dense_p50_ms=before,
-                pruned_p50_ms=after,
-                speedup=before / after,
-                method=f"roofline by kernel, {precision}, batch as compiled",
-            )
-        )
-    return rows
-
-
-def bundle(
-    folder: Path, dense: ir.Model, pruned: ir.Model, plan_json: bytes, targets: Sequence[Target], precision: Precision
-) -> None:
-    """`deploy/`, or `deploy/TARGET/` where several devices build for themselves."""
-    here = [target for target in targets if target.runtime == "tensorrt"]
-    for target in here:
-        place = folder / "deploy" if len(here) == 1 else folder / "deploy" / target.name
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            paths = []
-            for name, model in (("model", pruned), ("dense", dense)):
-                path = Path(scratch) / f"{name}.onnx"
-                save_model(typed(model, precision, target), path)
-                paths.append(path)
-            write_bundle(place, paths[0], plan_json, target, precision=precision, dense=paths[1])
+def _unproved(runtime: str) -> str:
+    return f"the graph lowered for {runtime} does not give the same numbers as the compiled one: report this model"

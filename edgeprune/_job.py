@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeprune._bench import Bench, Budget
+from edgeprune._block_costs import block_costs
 from edgeprune._deciding import Decision, Judge, decide
-from edgeprune._delivering import build_engines, bundle, modelled
+from edgeprune._delivering import Delivery
 from edgeprune._loading import pruned_facts
 from edgeprune._measuring import cpu_latency
+from edgeprune._modelling import modelled
 from edgeprune._proving import check_limits, drift_of, exactness, is_identity
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
 from edgeprune.core.graph import static_shape
-from edgeprune.core.loading import digest_of
 from edgeprune.core.plan import plan_to_json
 from edgeprune.core.results import Validation
-from edgeprune.core.saving import save_model
 from edgeprune.report import Budget as ReportedBudget
-from edgeprune.report import Report, StrategyReport, describe_environment, to_json
+from edgeprune.report import Report, StrategyReport, describe_environment
 from edgeprune_calibration.data import TensorSpec, open_dataset
 from edgeprune_calibration.preprocess import load_preprocess
 from edgeprune_calibration.reference import OnnxReference, TorchReference, record
@@ -157,6 +156,7 @@ class Job:
             plan=made,
             validation=validation,
             latency=tuple(latency),
+            blocks=block_costs(self.loaded.dense, pruned, made),
             refusals=self.loaded.found.head_refusals,
             warnings=tuple(self.warnings),
             environment=describe_environment(),
@@ -198,21 +198,9 @@ class Job:
         )
 
     def deliver(self, folder: Path, report: Report, pruned: ir.Model) -> Report:
-        """Fill the output folder, engines and report last."""
-        made = report.plan
-        save_model(pruned, folder / "model.onnx")
-        (folder / "plan.json").write_bytes(plan_to_json(made))
-        (folder / "engine").mkdir()
-        engines = []
-        if self.options.engine and self.targets:
-            engines = build_engines(pruned, self.targets, made.precision, folder / "engine", self.progress)
-        bundle(folder, self.loaded.dense, pruned, plan_to_json(made), self.targets, made.precision)
-        facts = replace(report.pruned, sha256=digest_of(folder / "model.onnx"))
-        lost = [e for e in engines if e.built and (e.fused_attentions or 0) < (e.attentions or 0)]
-        words = [f"{e.target}: only {e.fused_attentions} of {e.attentions} attentions are fused" for e in lost]
-        report = replace(report, engines=tuple(engines), pruned=facts, warnings=(*report.warnings, *words))
-        (folder / "report.json").write_bytes(to_json(report))
-        return report
+        """Fill the output folder."""
+        graphs = (self.loaded.dense, pruned)
+        return Delivery(graphs, self.targets, self.parts()[1], self.options, self.progress).write(folder, report)
 
 
 def _spec(value: ir.Value) -> TensorSpec:

@@ -39,6 +39,7 @@ class Options:
         trust_plan: run code that a given plan names; only for plans whose origin is known.
         search: schedules to try on the data beside the default curve; 0 for none.
         engine: build engines for the targets that can be built for here.
+        dense_engine: build the dense model's engines too, to compare fused attentions and to time both.
         tensorrt: version of TensorRT on the devices, '10.3' or '10.3.0'; None for the one that each profile names.
         fused_attention: let the runtime fuse attention; False lowers it so that none does, where kernels are wrong.
         threads: of every run on this machine; 0 leaves it to the runtime.
@@ -67,6 +68,7 @@ class Options:
     trust_plan: bool = False
     search: int = 8
     engine: bool = True
+    dense_engine: bool = False
     tensorrt: str | None = None
     fused_attention: bool = True
     threads: int = 0

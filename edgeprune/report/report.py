@@ -17,6 +17,7 @@ from edgeprune.core.results import (
     Validation,
     WorstSample,
 )
+from edgeprune.report.checked import LoweringProof
 from edgeprune.report.environment import Environment
 
 SCHEMA = 2
@@ -64,6 +65,7 @@ class Report:
         validation: proofs, and drift on data.
         engines: one for each target that an engine was asked for.
         latency: dense against pruned; each says whether it was measured or modelled.
+        lowerings: one a runtime that the graph was written for: the same numbers as the compiled graph's.
         blocks: tokens and MACs of each block, dense against pruned.
         token_maps: what became of the tokens of a few samples.
         worst_samples: the samples that drifted most, worst first.
@@ -82,6 +84,7 @@ class Report:
     validation: Validation
     engines: tuple[EngineBuild, ...] = ()
     latency: tuple[Latency, ...] = ()
+    lowerings: tuple[LoweringProof, ...] = ()
     blocks: tuple[BlockCost, ...] = ()
     token_maps: tuple[TokenMap, ...] = ()
     worst_samples: tuple[WorstSample, ...] = ()

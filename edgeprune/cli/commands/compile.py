@@ -34,6 +34,7 @@ from edgeprune.cli.state import general_options, state_of
 @data_options
 @shape_options
 @option("--engine/--no-engine", default=True, show_default=True, help="Build engines for the targets.")
+@option("--dense-engine", is_flag=True, help="Build the dense model's engines too, to compare.")
 @run_options
 @force_option
 @json_option

@@ -1,0 +1,51 @@
+"""The output folder: it appears whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.core.errors import EdgepruneError, PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def output_folder(out: Path, *, force: bool) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `out` when the work is done and vanishes if it fails.
+
+    Raises:
+        PlanError: if `out` exists and `force` is not set.
+        EdgepruneError: if the disk is full or the place cannot be written.
+    """
+    check_free(out, force=force)
+    out = out.absolute()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+            made = Path(scratch) / "new"
+            made.mkdir()
+            yield made
+            if out.exists():
+                out.rename(Path(scratch) / "old")
+            made.rename(out)
+    except OSError as error:
+        msg = f"cannot write {out}: {error.strerror or error}"
+        raise EdgepruneError(msg, hint="free some space, or choose another folder with -o") from error
+
+
+def check_free(out: Path, *, force: bool) -> None:
+    """Check that an output folder may be written, before any work is done for it.
+
+    Raises:
+        PlanError: if it exists and `force` is not set, or is no folder.
+    """
+    if out.is_file():
+        msg = f"the output {out} is a file, expected a folder"
+        raise PlanError(msg, hint="choose another name with -o")
+    if out.exists() and not force:
+        msg = f"the output folder {out} exists"
+        raise PlanError(msg, hint="give --force to replace it, or another folder with -o")
