@@ -30,6 +30,9 @@ def fusion_findings(model: ir.Model, runtime: Runtime, target: Target, precision
         if found is not None:
             reason, remedy = found
             yield _found(anchor, f"attention is not fused: {reason}", remedy, "warning")
+        elif (_shape(anchor.outputs[0]) or (0, 0))[-2] == 1:
+            reason = "attention of a single query may stay unfused: the builder weighs heads against keys"
+            yield _found(anchor, reason, "nothing: it is little work", "note")
         elif (hazard := _hazard(runtime, target)) is not None:
             remedy = "compare outputs on the device; `--no-fused-attention` keeps attention out of such kernels"
             yield _found(anchor, hazard, remedy, "note")
@@ -69,7 +72,7 @@ def _of_shape(anchor: ir.Node, runtime: Runtime) -> tuple[str, str] | None:
         return "its probabilities are changed after the softmax", "mask the scores before the softmax instead"
     if not query or not values or not probs:
         return None
-    return _of_sizes(query, values, probs, runtime)
+    return _of_sizes(query, values, probs, runtime) or _of_heads(query, masked=_is_masked(core))
 
 
 def _of_sizes(
@@ -87,9 +90,21 @@ def _of_sizes(
         return "it has a single token", "none is needed: it is no work"
     if len(query) == 3 and not rtx:
         return "heads and batch share an axis, expected four axes", "export attention as [batch, heads, tokens, size]"
-    if len(query) < 3 or query[0] * (query[1] if len(query) == 4 else 1) == 1:
-        return "it has a single head at batch 1", "keep two heads, or a larger batch"
     return None
+
+
+def _of_heads(query: tuple[int, ...], *, masked: bool) -> tuple[str, str] | None:
+    """A single head, as probed with TensorRT-RTX 1.7.1: fused for batches without a mask only."""
+    heads = query[1] if len(query) == 4 else 1
+    if len(query) < 3 or (heads == 1 and query[0] == 1):
+        return "it has a single head at batch 1", "keep two heads, or a larger batch"
+    if len(query) == 4 and heads == 1 and masked:
+        return "it has a single head and a mask", "keep two heads"
+    return None
+
+
+def _is_masked(core: set[ir.Node]) -> bool:
+    return any(node.op_type in {"Add", "Where"} for node in core)
 
 
 def _second_reader(core: set[ir.Node], mix: ir.Node) -> str | None:

@@ -86,6 +86,8 @@ def lower(
     Raises:
         TargetError: if the graph cannot be typed in `precision`.
     """
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
     copy = model.clone()
     name_nodes(copy)
     rewrites = dict(_REWRITES)
@@ -97,6 +99,7 @@ def lower(
         rewrites["unfused-attention"] = unfuse_attention
     rewrites["opset"] = to_common_opset
     changes = {name: rewrite(copy) for name, rewrite in rewrites.items()}
+    RemoveUnusedNodesPass()(copy)  # constants that the rewrites left behind
     name_nodes(copy)
     high = _fp32_layers(copy) if runtime.typing == "weak" and precision == "fp16" else ()
     if runtime.typing == "strong" and precision == "fp16":

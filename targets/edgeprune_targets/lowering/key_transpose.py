@@ -22,6 +22,9 @@ def straighten_keys(model: ir.Model) -> int:
             source, last = ends
             turned = tape_before(model, node).op("Transpose", source, perm=[0, 1, 3, 2])
             replace(model, last, turned)
+            for idle in (node, node.inputs[0].producer() if node.inputs[0] is not None else None):
+                if idle is not None and not any(value.uses() or value.is_graph_output() for value in idle.outputs):
+                    model.graph.remove(idle, safe=True)
             done += 1
     return done
 
