@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +12,14 @@ import pytest
 import edgeprune
 from edgeprune._benching import Measurement, measure
 from edgeprune._contenders import feeds_for, open_contenders
-from edgeprune._engines import EngineOpened, EngineRuntime, target_like
+from edgeprune._engines import EngineRuntime
 from edgeprune._lacks import Lack
-from edgeprune._runners import Choice, OnnxRuntime, choose_runtimes, runtimes
-from edgeprune.core.errors import DataError, ModelError, PlanError, TargetError
+from edgeprune._runners import Choice, OnnxRuntime, runtimes
+from edgeprune.core.errors import PlanError, TargetError
 from edgeprune.core.progress import SILENT
 from edgeprune.report import BenchReport, from_json, to_json
 from edgeprune_calibration.runner import Runner
-from edgeprune_targets.builders.driver import Device, find_device
+from edgeprune_targets.builders.driver import Device
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 MODEL, DATA = DEMO / "digits_vit.onnx", DEMO / "digits_test.npz"
@@ -199,226 +198,3 @@ def test_what_makes_figures_unsure_is_said(pair):
     ]
     calm = replace(unsure, models=(spread[0],) * 2, load=Load(others=0.1, stolen=0), steady=True, sensed=Sensed())
     assert list(_warnings(replace(calm, ratio=replace(row.ratio, low_95=1.2, high_95=1.5)))) == []
-
-
-def message_of(kind: type[edgeprune.EdgepruneError], *models: Path, **given) -> tuple[str, str]:
-    with pytest.raises(kind) as caught:
-        edgeprune.bench(*models, **{**QUICK, **given})
-    return caught.value.message, caught.value.hint
-
-
-GIVE = "give an ONNX file, or a folder that `edgeprune compile` wrote; `edgeprune export` makes the former"
-
-
-def test_what_is_no_model_word_for_word(compiled, tmp_path):
-    assert message_of(ModelError, tmp_path / "no") == (f"no such model or folder: {tmp_path / 'no'}", GIVE)
-    assert message_of(ModelError, MODEL, tmp_path / "no") == (f"no such model or folder: {tmp_path / 'no'}", GIVE)
-    (tmp_path / "empty").mkdir()
-    assert message_of(ModelError, tmp_path / "empty") == (f"no model.onnx in the folder {tmp_path / 'empty'}", GIVE)
-    (tmp_path / "text.onnx").write_text("no model at all")
-    message, hint = message_of(ModelError, tmp_path / "text.onnx")
-    assert message.startswith(f"not a readable ONNX file: {tmp_path / 'text.onnx'} (")
-    assert hint == "the file is truncated, or of another format; export it again"
-    (tmp_path / "empty" / "model.onnx").write_bytes((compiled / "model.onnx").read_bytes())
-    assert message_of(ModelError, tmp_path / "empty") == (
-        f"no report.json in the folder {tmp_path / 'empty'}, so its dense model is not known",
-        f"name it: edgeprune bench DENSE {tmp_path / 'empty'}",
-    )
-
-
-def test_models_of_two_interfaces_word_for_word(tmp_path):
-    other = onnx.load(MODEL)
-    other.graph.output[0].name = "classes"
-    other.graph.node[-1].output[0] = "classes"
-    onnx.save(other, tmp_path / "outputs.onnx")
-    assert message_of(ModelError, MODEL, tmp_path / "outputs.onnx") == (
-        f"the models have different outputs: {MODEL} logits, {tmp_path / 'outputs.onnx'} classes",
-        "time two models of one interface",
-    )
-    other = onnx.load(MODEL)
-    other.graph.input[0].name = "pixels"
-    for node in other.graph.node:
-        node.input[:] = ["pixels" if name == "image" else name for name in node.input]
-    theirs = tmp_path / "inputs.onnx"
-    onnx.save(other, theirs)
-    assert message_of(ModelError, MODEL, theirs) == (
-        f"the models take different inputs: {MODEL} image float32 1x1x32x32, {theirs} pixels float32 1x1x32x32",
-        "time two models of one interface; --input and --batch close open shapes",
-    )
-
-
-def test_runtimes_that_do_not_exist_or_run_here_word_for_word(monkeypatch):
-    assert message_of(TargetError, MODEL, runtimes=["onnxruntime-cdua"]) == (
-        "no runtime is named `onnxruntime-cdua`",
-        "did you mean `onnxruntime-cuda`?",
-    )
-    assert message_of(TargetError, MODEL, runtimes=["qqq"]) == (
-        "no runtime is named `qqq`",
-        "there are onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, tensorrt-rtx",
-    )
-    monkeypatch.setattr("edgeprune_targets.builders.driver.find_device", lambda: None)
-    for name in ("onnxruntime-cuda", "tensorrt", "tensorrt-rtx"):
-        assert message_of(TargetError, MODEL, runtimes=["onnxruntime-cpu", name]) == (
-            f"`{name}` does not run here: no NVIDIA device here",
-            "run this on the device, or leave the runtime out",
-        )
-
-
-def test_with_a_device_what_is_not_installed_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("edgeprune_targets.builders.driver.find_device", lambda: H100)
-    monkeypatch.setattr("edgeprune._runners.available_providers", lambda: ("CPUExecutionProvider",))
-    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    assert message_of(TargetError, MODEL, runtimes=["onnxruntime-cuda"]) == (
-        "`onnxruntime-cuda` does not run here: this ONNX Runtime has no CUDAExecutionProvider",
-        'pip uninstall onnxruntime, then pip install "edgeprune[gpu]"',
-    )
-    message, hint = message_of(TargetError, MODEL, runtimes=["tensorrt-rtx"])
-    assert message == "`tensorrt-rtx` does not run here: TensorRT-RTX is not installed"
-    assert hint == 'pip install "edgeprune[rtx]"'
-    choice = choose_runtimes(())
-    assert [runtime.name for runtime in choice.runtimes] == ["onnxruntime-cpu"]
-    assert set(choice.lacking) == {"onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"}
-
-
-def test_without_a_device_nobody_is_told_of_what_needs_one(monkeypatch):
-    monkeypatch.setattr("edgeprune_targets.builders.driver.find_device", lambda: None)
-    choice = choose_runtimes(())
-    assert ([runtime.name for runtime in choice.runtimes], choice.lacking) == (["onnxruntime-cpu"], {})
-
-
-def test_a_provider_that_does_not_start_is_not_measured_as_another(monkeypatch):
-    monkeypatch.setattr(Runner, "provider", property(lambda _: "CPUExecutionProvider"))
-    monkeypatch.setattr("edgeprune._runners.Runner", lambda *_, **__: object.__new__(Runner))
-    runtime = OnnxRuntime("onnxruntime-cuda", "CUDAExecutionProvider", on_gpu=True)
-    with pytest.raises(
-        TargetError, match="could not start CUDAExecutionProvider and fell back to CPUExecutionProvider"
-    ):
-        runtime.open(open_contenders(MODEL, None, options())[0].model, "fp32", 1, ExitStack())
-
-
-def test_counts_out_of_their_range_word_for_word():
-    assert message_of(PlanError, MODEL, rounds=5) == (
-        "`rounds` is 5, expected 6 or more",
-        "fewer give no 95 % interval; leave it out for the default",
-    )
-    assert message_of(PlanError, MODEL, warm_up=0) == (
-        "`warm_up` is 0, expected 1 or more",
-        "the first run pays for memory; leave it out for the default",
-    )
-
-
-def test_data_that_does_not_fit_is_an_error_before_anything_runs(tmp_path):
-    np.save(tmp_path / "x.npy", np.zeros((2, 3, 8, 8), np.float32))
-    message, _ = message_of(DataError, MODEL, options=options(data=tmp_path / "x.npy"))
-    assert "expected Nx1x32x32 for input `image`" in message
-
-
-class FakeEngine:
-    """An `EngineRunner` that notes what it is asked."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def load(self, feeds) -> None:
-        self.calls.append(f"load {feeds['x']}")
-
-    def sample_ms(self) -> float:
-        self.calls.append("run")
-        return 2.5
-
-
-def test_an_engine_is_timed_by_its_own_clock_and_loads_an_input_once():
-    engine = FakeEngine()
-    timed = EngineOpened(engine).timed([{"x": 1}, {"x": 2}])
-    assert [timed(run) for run in (0, 0, 1, 1, 2)] == [2.5] * 5
-    assert engine.calls == ["load 1", "run", "run", "load 2", "run", "run", "load 1", "run"]
-
-
-class OrtEngine(FakeEngine):
-    """An engine that computes what its graph does, and takes a time that we choose."""
-
-    def __init__(self, model: Path, ms: float) -> None:
-        super().__init__()
-        self.runner, self.ms, self.is_open = Runner(model, threads=1), ms, True
-
-    def load(self, feeds) -> None:
-        pass
-
-    def run(self, feeds):
-        return self.runner.run(feeds)
-
-    def sample_ms(self) -> float:
-        return self.ms
-
-    def close(self) -> None:
-        self.is_open = False
-
-
-def test_engines_are_built_for_the_device_checked_timed_and_closed(compiled, monkeypatch):
-    pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
-    monkeypatch.setattr("edgeprune_targets.builders.driver.find_device", lambda: RTX)
-    engines = [OrtEngine(MODEL, 3.0), OrtEngine(compiled / "model.onnx", 2.0)]
-    opened = []
-
-    def open_engine(path: Path) -> OrtEngine:
-        opened.append((path.name, path.stat().st_size > 10_000))
-        return engines[len(opened) - 1]
-
-    monkeypatch.setattr("edgeprune_targets.builders.runner.open_engine", open_engine)
-    given = {**QUICK, "runtimes": ["tensorrt-rtx"]}
-    report = edgeprune.bench(MODEL, compiled, **given, options=options(data=DATA))
-    (row,) = report.rows
-    assert (row.error, row.device, row.precision) == (None, "NVIDIA GeForce RTX 4090", "fp16")
-    assert row.version.startswith("TensorRT-RTX 1.")
-    assert opened == [("model.sm89.engine", True)] * 2  # real engines
-    assert (row.ratio.median, row.ratio.low_95, row.ratio.high_95) == (1.5, 1.5, 1.5)
-    assert [model.timing.p99_ms for model in row.models] == [3.0, 2.0]
-    assert not any(engine.is_open for engine in engines)
-    assert report.machine.gpu == "NVIDIA GeForce RTX 4090"
-
-
-def test_an_engine_that_cannot_be_loaded_says_so_and_the_processor_is_measured_all_the_same(compiled, monkeypatch):
-    pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
-    if find_device() is not None:
-        pytest.skip("an engine can be loaded here")
-    monkeypatch.setattr("edgeprune_targets.builders.driver.find_device", lambda: RTX)
-    given = {**QUICK, "runtimes": ["tensorrt-rtx", "onnxruntime-cpu"]}
-    failed, measured = edgeprune.bench(compiled / "model.onnx", **given, options=options()).rows
-    assert failed.error.startswith("no NVIDIA device here: ")
-    assert measured.models
-
-
-@pytest.mark.parametrize(
-    ("device", "reason"),
-    [
-        (H100, "TensorRT-RTX does not build for compute capability 9.0"),
-        (
-            Device(name="NVIDIA Future", compute_capability="99.0", driver="20.0"),
-            "no profile has the compute capability",
-        ),
-    ],
-    ids=["H100", "unknown"],
-)
-def test_a_device_that_no_engine_can_be_built_for_lacks_the_runtime(device, reason, monkeypatch):
-    pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
-    monkeypatch.setattr("edgeprune_targets.builders.driver.find_device", lambda: device)
-    assert choose_runtimes(()).lacking["tensorrt-rtx"].reason.startswith(reason)
-
-
-@pytest.mark.parametrize(
-    ("name", "capability", "profile"),
-    [
-        ("NVIDIA GeForce RTX 4090", "8.9", "rtx-4090"),
-        ("NVIDIA GeForce RTX 3090", "8.6", "rtx-3090"),
-        ("NVIDIA L4", "8.9", "l4"),
-        ("Tesla T4", "7.5", "t4"),
-    ],
-)
-def test_the_profile_is_that_of_the_device(name, capability, profile):
-    assert target_like(Device(name=name, compute_capability=capability, driver="12.6")).name == profile
-
-
-def test_a_device_that_no_profile_is_like_word_for_word():
-    with pytest.raises(TargetError) as caught:
-        target_like(Device(name="NVIDIA Future", compute_capability="99.0", driver="20.0"))
-    assert caught.value.message == "no profile has the compute capability 99.0 of NVIDIA Future"
