@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgeprune.core.digest import sha256_of
 from edgeprune.core.errors import DataError, TargetError
 from edgeprune.core.plan import plan_to_json
-from edgeprune.report.verdict import sure_gain
+from edgeprune.report.judging import sure_gain
 from edgeprune.report.words import percent, times
 from edgeprune_targets.attribution import Attribution, attribute, block_latencies, node_blocks
 from edgeprune_targets.measured import Measured, MeasuredEngine, matches, read_measured, to_latency

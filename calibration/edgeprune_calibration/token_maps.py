@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.core.errors import ModelError
+from edgeprune.core.errors import ModelError, PassError
 from edgeprune.core.graph import constant_of, static_shape
 from edgeprune.core.results import CutMap, Drift, TokenMap, WorstSample
 from edgeprune_calibration._sites import CutSite, find_sites
-from edgeprune_calibration._survivors import Survivors, after_cut, merge_matrix, whole
+from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, whole
 from edgeprune_calibration._thumbnails import save_thumbnail
 from edgeprune_calibration.runner import Runner
 
@@ -76,11 +76,18 @@ def save_worst(drift: Mapping[str, Drift], dataset: Dataset, folder: Path, *, n:
         dataset: the samples.
         folder: the output folder.
         n: how many samples, at most.
+
+    Raises:
+        PassError: if the drift was measured on other samples.
     """
+    for output, d in drift.items():
+        if len(d.relative_errors) not in (0, len(dataset)):
+            msg = f"the drift of `{output}` is of {len(d.relative_errors)} samples, the data has {len(dataset)}"
+            raise PassError(msg, hint=BUG)
     seen = [(error, output, i) for output, d in drift.items() for i, error in enumerate(d.relative_errors)]
     worst: dict[int, WorstSample] = {}
     for error, output, i in sorted(seen, key=lambda item: (-_past_all(item[0]), item[2])):
-        if i in worst or i >= len(dataset):
+        if i in worst:
             continue
         if len(worst) == n:
             break

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from edgeprune.core.refusals import Refusal
 from edgeprune.core.results import Candidate, Drift, EngineBuild, Exactness, Latency, ModelFacts, Validation
+from edgeprune.report.judging import engine_words, known_as, model_miss
 from edgeprune.report.report import Report, ValidationReport
-from edgeprune.report.verdict import chosen_candidate, engine_words, known_as, model_miss, verdict_of
+from edgeprune.report.verdict import chosen_candidate, verdict_of
 from edgeprune.report.words import count, of_dense, percent, runs, small, times
 
 LOUD = "bold red"

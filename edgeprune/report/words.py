@@ -65,3 +65,8 @@ def title_of(command: Sequence[str], sha256: str) -> str:
     given = (word for word in command[1:] if not word.startswith("-"))
     named = next((word for word in given if word.endswith((".onnx", ".pt2")) or ":" in word), "")
     return named.replace("\\", "/").rpartition("/")[2] or f"model {sha256[:12]}"
+
+
+def samples_words(samples: int) -> str:
+    """'1 sample', '48 samples'."""
+    return f"{samples} sample" if samples == 1 else f"{samples} samples"

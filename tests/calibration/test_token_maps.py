@@ -203,6 +203,11 @@ def test_the_worst_come_first_and_once(pictures, tmp_path):
     assert save_worst({"a": drift()}, pictures, tmp_path) == ()
 
 
+def test_errors_of_other_samples_name_nobody(pictures, tmp_path):
+    with pytest.raises(PassError, match="the drift of `a` is of 3 samples, the data has 2"):
+        save_worst({"a": drift(0.1, 0.2, 0.3)}, pictures, tmp_path)
+
+
 def test_a_picture_is_what_the_model_sees_and_small(pictures, tmp_path):
     first, _ = save_worst({"a": drift(0.3, 0.1)}, pictures, tmp_path)
     assert first.image.startswith("samples/x-")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgeprune import api
-from edgeprune._folding import fold_measured
 from edgeprune._reporting import distinct_names
 from edgeprune.cli.main import run
-from edgeprune.core.results import Latency
 from edgeprune.options import Options
 from edgeprune.report import Report, from_json
 
@@ -126,26 +123,6 @@ def test_a_place_that_cannot_be_written_leaves_nothing(out, tmp_path, capfd):
     assert run(["report", str(out / "a"), "-o", str(tmp_path / "gone" / "page.html")]) == 1
     assert "cannot write" in capfd.readouterr().err
     assert not (tmp_path / "gone").exists()
-
-
-ROW = Latency(
-    target="rtx-4090", kind="measured", dense_p50_ms=2.0, pruned_p50_ms=1.0, speedup=2.0, runtime="TensorRT 10.3.0",
-    precision="fp16", device="GeForce RTX 4090",
-)  # fmt: skip
-
-
-def test_a_measured_row_comes_first_and_takes_the_place_of_the_last_measurement(made):
-    report = from_json((made / "a" / "report.json").read_bytes(), Report)
-    modelled = replace(ROW, kind="modelled", runtime="", device="", speedup=0.9)
-    words = ("rtx-4090: modelled slower than dense (0.90x): ...", "t4: modelled slower than dense (0.90x): ...")
-    report = replace(report, latency=(modelled,), warnings=words)
-    first = fold_measured(report, ROW, [])
-    assert first.latency == (ROW, modelled)
-    assert first.warnings == words[1:]  # what the model said of this target, the clock has settled
-    newer = replace(ROW, pruned_p50_ms=0.5)
-    elsewhere = replace(newer, device="GeForce RTX 4090 D")
-    assert fold_measured(first, newer, []).latency == (newer, modelled)
-    assert fold_measured(first, elsewhere, []).latency == (elsewhere, ROW, modelled)
 
 
 @pytest.mark.parametrize(

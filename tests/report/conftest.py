@@ -31,6 +31,7 @@ from edgeprune.report import (
     StrategyReport,
     TensorFacts,
 )
+from edgeprune.report.checked import LoweringProof
 
 REFUSAL = Refusal(RefusalCode.NO_CLASS_TOKEN, "the head pools all tokens", ("/head/ReduceMean",))
 
@@ -96,6 +97,9 @@ def report() -> Report:
             Latency(
                 target="this machine", kind="measured", dense_p50_ms=30.0, pruned_p50_ms=20.0, speedup=1.5, method="CPU"
             ),
+        ),
+        lowerings=(
+            LoweringProof(runtime="tensorrt-10.3", max_abs_error=2e-6, max_abs_value=8.0, tolerance=1e-4, passed=True),
         ),
         blocks=tuple(
             BlockCost(block=i, dense_tokens=197, pruned_tokens=t, dense_macs=400_000_000, pruned_macs=2_000_000 * t)

@@ -180,8 +180,8 @@ def test_every_latency_is_measured_or_modelled(report, folder):
 
 def test_nothing_known_is_said_and_not_drawn(report, folder):
     bare = replace(
-        report, latency=(), engines=(), blocks=(), token_maps=(), worst_samples=(), refusals=(), warnings=(),
-        command=(),
+        report, latency=(), engines=(), lowerings=(), blocks=(), token_maps=(), worst_samples=(), refusals=(),
+        warnings=(), command=(),
         validation=replace(report.validation, identity=None, exactness=None, drift={}),
         plan=replace(report.plan, cuts=()), strategy=replace(report.strategy, candidates=()),
     )  # fmt: skip

@@ -9,16 +9,8 @@ from dataclasses import replace
 import pytest
 
 from edgeprune.core.results import Drift, EngineCheck, Interval, Latency, Timing
-from edgeprune.report.verdict import (
-    agreement_interval,
-    chosen_candidate,
-    engine_words,
-    headline,
-    known_as,
-    model_miss,
-    sure_gain,
-    verdict_of,
-)
+from edgeprune.report.judging import engine_words, headline, known_as, model_miss, sure_gain
+from edgeprune.report.verdict import agreement_interval, chosen_candidate, verdict_of
 from edgeprune.report.words import between, listed, size, title_of
 
 
@@ -199,6 +191,11 @@ def test_an_engine_with_wrong_outputs_is_the_worst_warning(report):
     assert engine_words(replace(report.engines[0], check=right))[0].endswith(
         "outputs checked, cosine 0.99999 to ONNX Runtime on 8 samples"
     )
+
+
+def test_a_lowering_that_computes_something_else_is_the_worst_warning(report):
+    wrong = replace(report, lowerings=(replace(report.lowerings[0], max_abs_error=0.5, passed=False),))
+    assert verdict_of(wrong).warning == "the graph written for tensorrt-10.3 does NOT compute the same: error 5.0e-01"
 
 
 def test_several_engines_are_summed_and_the_missing_named(report):

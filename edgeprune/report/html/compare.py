@@ -7,7 +7,7 @@ from edgeprune.report.html.charts import Span, spans, steps
 from edgeprune.report.html.markup import Markup, el
 from edgeprune.report.html.page import page
 from edgeprune.report.html.parts import answers, figure, figures, legend, prose, section, table
-from edgeprune.report.verdict import known_as
+from edgeprune.report.judging import known_as
 from edgeprune.report.words import runs, times
 
 

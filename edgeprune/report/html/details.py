@@ -7,10 +7,11 @@ import shlex
 import msgspec
 
 from edgeprune.core.results import Candidate, EngineBuild
-from edgeprune.report.html.markup import Markup, el, raw
+from edgeprune.report.html.markup import Markup, el
 from edgeprune.report.html.parts import code, facts, more, prose, section, table
+from edgeprune.report.judging import engine_words
 from edgeprune.report.report import Report
-from edgeprune.report.verdict import chosen_candidate, engine_words
+from edgeprune.report.verdict import chosen_candidate
 from edgeprune.report.words import count, of_dense, percent, size, small
 
 
@@ -52,8 +53,6 @@ def _candidate_row(candidate: Candidate, chosen: str) -> tuple[object, ...]:
 
 def engines_section(report: Report) -> Markup:
     """Every engine: what built it, what is in it, whether it computes the same."""
-    if not report.engines:
-        return raw("")
     columns = (
         "target",
         "outcome",
@@ -67,21 +66,27 @@ def engines_section(report: Report) -> Markup:
         "seconds",
     )
     made = table("Engines", columns, [_engine_row(engine) for engine in report.engines], left=4)
-    files = [(engine.path, engine.sha256 or "-", engine.manifest or "-") for engine in report.engines if engine.path]
-    listing = (
-        more(
-            "Files",
-            table(
-                "Engine files",
-                ("file", "sha256", "manifest"),
-                [(code(p), code(s), code(m)) for p, s, m in files],
-                left=3,
-            ),
+    files = [engine for engine in report.engines if engine.path]
+    rows = [(code(e.path), code(e.sha256 or "-"), code(e.manifest or "-")) for e in files]
+    listing = more("Files", table("Engine files", ("file", "sha256", "manifest"), rows, left=3)) if files else None
+    note = "one a target; fused attention is what makes them fast"
+    return section("engines", "Engines", made, _lowerings(report), listing, note=note)
+
+
+def _lowerings(report: Report) -> Markup:
+    """The graphs that runtimes are given, each against the compiled one."""
+    rows = [
+        (
+            code(proof.runtime),
+            f"{proof.max_abs_error:.1e}",
+            f"{proof.max_abs_value:.1e}",
+            f"{proof.tolerance:.0e}",
+            "same" if proof.passed else el("strong", "NOT the same", class_="bad"),
         )
-        if files
-        else None
-    )
-    return section("engines", "Engines", made, listing, note="one a target; fused attention is what makes them fast")
+        for proof in report.lowerings
+    ]
+    columns = ("written for", "largest error", "at scale", "rounding explains", "outputs")
+    return table("Graphs as the runtimes take them, against the compiled one", columns, rows)
 
 
 def _engine_row(engine: EngineBuild) -> tuple[object, ...]:

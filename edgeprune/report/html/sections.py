@@ -10,9 +10,10 @@ from edgeprune.report.html.maps import token_map
 from edgeprune.report.html.markup import Markup, el, raw
 from edgeprune.report.html.parts import answers, code, figure, figures, legend, more, prose, section, table
 from edgeprune.report.html.pictures import Pictures
+from edgeprune.report.judging import known_as, model_miss, noise
 from edgeprune.report.report import Report
-from edgeprune.report.verdict import Verdict, is_broken, known_as, model_miss, noise, samples_words
-from edgeprune.report.words import between, count, percent, runs, small, times
+from edgeprune.report.verdict import Verdict, is_broken
+from edgeprune.report.words import between, count, percent, runs, samples_words, small, times
 
 
 def verdict_section(verdict: Verdict) -> Markup:
