@@ -74,7 +74,10 @@ class Cuda:
             return
         text = self._library.cudaGetErrorString
         text.restype = ctypes.c_char_p
-        raise RunError(f"{name}: {(text(status) or b'unknown error').decode()}", "is another program using the GPU")
+        raise RunError(
+            f"{name}: {(text(status) or b'unknown error').decode()}",
+            "see with nvidia-smi or tegrastats whether the GPU has memory",
+        )
 
     def allocate(self, size: int) -> int:
         """Address of new device memory."""
@@ -288,7 +291,7 @@ def part_of(arrays: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
     return {name[len(kind) :]: array for name, array in arrays.items() if name.startswith(kind)}
 
 
-def main(arguments: list[str], cuda: Cuda | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Do what the command line says; exit status 3 if outputs differ from the reference."""
     asked = options(arguments)
     try:
@@ -297,8 +300,11 @@ def main(arguments: list[str], cuda: Cuda | None = None) -> int:
         raise RunError(
             f"tensorrt cannot be imported: {error}", "on Jetson it is of the system's own python3"
         ) from error
-    engine = Engine(asked.engine, trt, cuda or Cuda.load())
+    engine = Engine(asked.engine, trt, Cuda.load())
     reference = load_arrays(asked.compare, []) if asked.compare else {}
+    expected = part_of(reference, "output:")
+    if asked.compare and not expected:
+        raise RunError(f"{asked.compare} holds no array named output:NAME", "give the reference.npz of the bundle")
     given = load_arrays(asked.inputs, list(engine.inputs)) if asked.inputs else part_of(reference, "input:")
     feeds = make_inputs(engine, given, asked.seed)
     outputs = run_batches(engine, feeds)
@@ -312,7 +318,7 @@ def main(arguments: list[str], cuda: Cuda | None = None) -> int:
     if not asked.compare:
         return 0
     good = True
-    for name, (cosine, distance) in differences(outputs, part_of(reference, "output:")).items():
+    for name, (cosine, distance) in differences(outputs, expected).items():
         fine = cosine >= asked.min_cosine and distance <= asked.max_error
         good = good and fine
         print(f"{name}: cosine {cosine:.6f}, relative error {distance:.6f}: {'agrees' if fine else 'DIFFERS'}")
