@@ -26,7 +26,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any
     monkeypatch.setenv("FAKE_TRT", "11.1")
     monkeypatch.setenv("FAKE_TRT_RTX", "1")
     monkeypatch.setenv("FAKE_TRT_LOG", str(tmp_path / "calls.jsonl"))
-    monkeypatch.setenv("PYTHONPATH", str(FAKES))
+    monkeypatch.setenv("PYTHONPATH", str(FAKES), prepend=os.pathsep)
     (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(TWICE).SerializeToString())
     request = {
         "module": "tensorrt",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import onnxruntime
@@ -17,7 +18,7 @@ TARGET = load_target("rtx-3090")
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fake_onnxruntime"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fake_onnxruntime"), prepend=os.pathsep)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ def version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], 
         return tmp_path / "calls.jsonl"
 
     monkeypatch.setenv("FAKE_TRT_LOG", str(tmp_path / "calls.jsonl"))
-    monkeypatch.setenv("PYTHONPATH", str(FAKES))
+    monkeypatch.setenv("PYTHONPATH", str(FAKES), prepend=os.pathsep)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(FAKES))
     device = Device(name="Orin", compute_capability="8.7", driver="12.6")

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 # for outputs that cancel. u is 2^-11 for fp16, 2^-8 for bf16, and 2^-11 for fp32 too: TensorRT multiplies fp32 as TF32.
 _TOLERANCE = {"fp16": 0.02, "fp32": 0.02, "bf16": 0.16, "int8": 0.2, "fp8": 0.2}
 _NEAR_TIES = 4.0  # a near tie at the edge of a cut falls either way; the yardstick has seen few samples
-_WORST = 10.0  # ... and moves single samples further than rounding does, but never to another answer
+# ... and moves single samples further than rounding does, but not to another answer. DeiT-Tiny at keep 0.7, fp16
+# against fp32 in ONNX Runtime, 24 photographs: the median is 0.0014, and four lie between 0.009 and 0.041.
+_WORST = 10.0
 
 Reference: TypeAlias = "Path | bytes | Sequence[Feeds]"
 
