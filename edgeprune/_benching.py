@@ -168,7 +168,9 @@ def _model(one: Contender) -> BenchModel:
 
 def _latency(row: BenchRow, taken: Taken | None) -> Iterator[Latency]:
     if taken is not None and taken.ratios:
-        yield paired_latency(row.runtime, taken, runtime=row.version, precision=row.precision, device=row.device)
+        yield paired_latency(
+            row.runtime, taken, runtime=row.version, precision=row.precision, device=row.device, timed=row.timed
+        )
 
 
 def _machine(device: Device | None, load: float | None) -> Machine:

@@ -1,7 +1,7 @@
 """Time what can be timed here: one model, or a dense and a pruned one in turn, so that a busy machine slows both alike.
 
-One round runs the models A B B A, the next one B A A B: what drifts evenly and what depends on the order cancels in the
-round's ratio (A + A) / (B + B).
+One round runs the models A B B A, the next one B A A B, so that drift and order favour each in turn. A round's ratio is
+that of their faster runs in it, since what disturbs a run only ever slows it down.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Runs once, on input number i, and returns how long that took in milliseconds.
 Timed: TypeAlias = Callable[[int], float]
+
+WALL_TIME = "wall time of a run"
 
 _WARM_UP, _ROUNDS = 2, 8  # of a compile: it says whether a cut pays, `bench` says by how much
 
@@ -95,7 +97,7 @@ def interleave(
             for i in order_of(len(models), round_):
                 runs[i].append(models[i](round_))
             if len(models) == 2:
-                ratios.append(sum(runs[0][-2:]) / sum(runs[1][-2:]))
+                ratios.append(min(runs[0][-2:]) / min(runs[1][-2:]))
     return Taken(tuple(map(tuple, runs)), tuple(ratios), warm, steady)
 
 
@@ -137,8 +139,10 @@ def cpu_latency(dense: ir.Model, pruned: ir.Model, feed: dict[str, np.ndarray], 
     return paired_latency("onnxruntime-cpu", taken, runtime=f"ONNX Runtime {onnxruntime_version()}", precision="fp32")
 
 
-def paired_latency(target: str, taken: Taken, *, runtime: str, precision: str, device: str = "") -> Latency:
-    """What was measured of a dense and a pruned model, as a row of a report."""
+def paired_latency(
+    target: str, taken: Taken, *, runtime: str, precision: str, device: str = "", timed: str = WALL_TIME
+) -> Latency:
+    """What was measured of a dense and a pruned model, as a row of a report. `timed`: what a run is."""
     dense, pruned = map(timing_of, taken.runs_ms)
     return Latency(
         target=target,
@@ -146,7 +150,7 @@ def paired_latency(target: str, taken: Taken, *, runtime: str, precision: str, d
         dense_p50_ms=dense.p50_ms,
         pruned_p50_ms=pruned.p50_ms,
         speedup=ratio_of(taken.ratios).median,
-        method=f"median of {len(taken.ratios)} interleaved rounds A B B A",
+        method=f"{timed}; {len(taken.ratios)} interleaved rounds A B B A",
         runtime=runtime,
         precision=precision,
         device=device or processor_name(),

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from edgeprune._engines import EngineRuntime
 from edgeprune._lacks import NO_GPU, Lack
-from edgeprune._measuring import clocked
+from edgeprune._measuring import WALL_TIME, clocked
 from edgeprune.core.errors import TargetError
 from edgeprune_calibration.runner import Runner, available_providers, onnxruntime_version
 from edgeprune_targets.precision import to_fp16
@@ -108,7 +108,7 @@ class OnnxRuntime:
     @property
     def timed(self) -> str:
         """What a run is."""
-        return f"wall time of a run, inputs and outputs {'on the device' if self.on_gpu else 'in place'}"
+        return f"{WALL_TIME}, inputs and outputs {'on the device' if self.on_gpu else 'in place'}"
 
     def lacks(self, device: Device | None) -> Lack | None:
         """Why it does not run here; None where it does."""

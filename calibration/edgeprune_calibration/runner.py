@@ -137,6 +137,8 @@ def _session_options(threads: int, *, optimise: bool) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Sessions live side by side here; one that is done must not spin on the cores of the one that is timed.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options

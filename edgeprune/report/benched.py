@@ -40,7 +40,11 @@ class ModelTiming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """Dense time / pruned time: the median over the rounds, with the sign test's intervals of that median."""
+    """Dense time / pruned time: the median over the rounds, with the sign test's intervals of that median.
+
+    A round's ratio is that of the faster of each model's two runs in it, so it may differ a little from the ratio of
+    the two medians.
+    """
 
     median: float
     low_80: float

@@ -102,6 +102,13 @@ def test_models_are_fed_the_same_input_in_a_round():
     assert [{run for _, run in round_} for round_ in rounds] == [{0}, {1}, {2}]
 
 
+def test_one_disturbed_run_of_a_model_does_not_reach_the_ratio(machine):
+    """Every second run of either takes twenty times as long, as threads of others on one's cores do."""
+    hit = itertools.cycle([10, 200]), itertools.cycle([100, 5])
+    taken = interleave([machine.model("A", hit[0]), machine.model("B", hit[1])], rounds=6, warm_up=1, longest=2)
+    assert taken.ratios == pytest.approx([2] * 6)
+
+
 def test_garbage_is_not_collected_meanwhile_and_again_afterwards():
     seen = []
     interleave([lambda _: seen.append(gc.isenabled()) or 1.0], rounds=1, warm_up=1)
