@@ -130,6 +130,30 @@ def test_where_no_device_is_the_engine_stays_unchecked(graphs: dict[bool, bytes]
     assert (result.built, result.check) == (True, None)
 
 
+@pytest.mark.usefixtures("rtx")
+def test_an_engine_that_does_not_run_is_none(graphs: dict[bool, bytes], trial: Trial, tmp_path: Path) -> None:
+    class Fails(Told):
+        def run(self, _feeds: Any) -> dict[str, np.ndarray]:
+            msg = "the NVIDIA driver fails in cuStreamSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS"
+            raise TargetError(msg)
+
+    builder = CheckedBuilder(builder=RtxBuilder(), trial=trial, opens=lambda _: Fails(trial, 0))
+    result = builder.build(graphs[True], RTX, tmp_path, name="m")
+    assert (result.built, result.path, result.check) == (False, None, None)
+    assert result.error == (
+        "it does not run here: the NVIDIA driver fails in cuStreamSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_reference_the_engine_stays_unchecked(
+    graphs: dict[bool, bytes], trial: Trial, tmp_path: Path
+) -> None:
+    builder = CheckedBuilder(builder=OrtBuilder(), trial=Trial(feeds=trial.feeds, reference=b"no onnx"))
+    result = builder.build(graphs[True], RTX, tmp_path, name="m")
+    assert (result.built, result.check) == (True, None)
+
+
 def test_a_real_engine_of_onnxruntime_passes_its_check(graphs: dict[bool, bytes], trial: Trial, tmp_path: Path) -> None:
     result = CheckedBuilder(builder=OrtBuilder(), trial=trial).build(graphs[True], RTX, tmp_path, name="m")
     assert result.check is not None

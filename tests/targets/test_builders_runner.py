@@ -18,15 +18,18 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from edgeprune.core.errors import DataError, TargetError
-from edgeprune_targets.builders import driver
+from edgeprune_targets.builders import driver, make_builder
+from edgeprune_targets.builders.checking import CheckedBuilder, Trial
 from edgeprune_targets.builders.manifest import Manifest, Tensor, manifest_path, read_manifest, to_bytes
 from edgeprune_targets.builders.onnx_runtime import OrtBuilder
 from edgeprune_targets.builders.runner import open_engine, timing_of
 from edgeprune_targets.builders.whole import write_whole
-from edgeprune_targets.profiles import load_target
+from edgeprune_targets.precision import to_fp16
+from edgeprune_targets.profiles import load_target, target_names
 
 HERE = Path(__file__).parent
 TWICE = '<ir_version: 8, opset_import: ["": 17]> g (float[1,4] x) => (float[1,4] y) { y = Add(x, x) }'
@@ -246,3 +249,28 @@ def test_without_a_driver_there_is_no_device(engine, monkeypatch):
         open_engine(engine())
     assert caught.value.hint == "run it on a machine with an NVIDIA device and its driver"
     driver.find_device.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+def test_an_engine_built_here_gives_what_onnxruntime_gives(make_encoder, tmp_path, monkeypatch, name):
+    """The one test that needs a device and the runtime; it is skipped where either is absent."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    builder, device = make_builder(name), driver.find_device()
+    if reason := builder.lacking():
+        pytest.skip(reason)
+    alike = [target for target in map(load_target, target_names()) if builder.builds_for(target) is None]
+    alike = [target for target in alike if device and target.compute_capability == device.compute_capability]
+    if not alike:
+        pytest.skip(f"{name} builds nothing for {device}")
+    model = to_fp16(make_encoder(cut="topk", blocks=3))
+    random = np.random.default_rng(0)
+    feeds = [{"x": random.normal(size=(1, 17, 32)).astype(np.float32)} for _ in range(8)]
+    trial = Trial(feeds=feeds, reference=ir.to_proto(model).SerializeToString())
+    built = CheckedBuilder(builder=builder, trial=trial).build(trial.reference, alike[0], tmp_path / "e", name="m")
+    assert built.error is None
+    assert built.check is not None
+    assert built.check.passed
+    for _ in range(2):  # the second time with kernels from the cache
+        with open_engine(Path(built.path)) as runner:
+            assert 0 < runner.time(feeds[0], warm_up=10, samples=20).p50_ms < 1000

@@ -19,7 +19,7 @@ import pytest
 
 from edgeprune_targets.attentions import count_attentions, is_attention
 from edgeprune_targets.builders.manifest import read_manifest
-from edgeprune_targets.builders.plan_text import kernel_names, launches
+from edgeprune_targets.builders.plan_text import kernel_names, launches, unfused
 from edgeprune_targets.builders.tensorrt_rtx import RtxBuilder, build, count_fused_attentions
 from edgeprune_targets.precision import to_fp16
 from edgeprune_targets.profiles import load_target
@@ -180,6 +180,8 @@ def test_the_schedule_in_a_plan_names_the_nodes_of_each_kernel(
     softmaxes = {node.name for node in model.graph if is_attention(node)}
     fused = [launch for launch in schedule if launch.name.startswith("_gemm_mha_v2")]
     assert [len(softmaxes & set(launch.nodes)) for launch in fused] == [1, 1]
+    assert unfused(sorted(softmaxes), plan) == ()
+    assert unfused(["another", *sorted(softmaxes)], plan) == ("another",)
     known = {node.name for node in model.graph}
     casts = {name for launch in schedule for name in launch.nodes} - known
     assert all("cast" in name for name in casts)  # the parser's own, at the graph's inputs and outputs

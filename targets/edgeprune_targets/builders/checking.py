@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from edgeprune.core.errors import DataError, TargetError
+from edgeprune.core.errors import DataError, ModelError, TargetError
 from edgeprune.core.results import EngineBuild, EngineCheck
 from edgeprune_targets.builders.manifest import manifest_path
 from edgeprune_targets.builders.protocol import UNKNOWN, Builder, Origin
@@ -69,6 +69,7 @@ def check_engine(runner: Runs, trial: Trial) -> EngineCheck:
 
     Raises:
         DataError: if there is no sample, or not one reference a sample.
+        ModelError: if ONNX Runtime cannot run the graph.
         TargetError: if the device fails.
     """
     errors, cosines = compare([runner.run(feeds) for feeds in trial.feeds], reference_outputs(trial))
@@ -92,6 +93,7 @@ def reference_outputs(trial: Trial) -> list[Feeds]:
 
     Raises:
         DataError: if there is no sample, or not one reference a sample.
+        ModelError: if ONNX Runtime cannot run the graph.
     """
     if not trial.feeds:
         msg = "an engine is to be checked on no sample"
@@ -147,7 +149,7 @@ class CheckedBuilder:
         """
         (built,) = self.builder.build(model, [target], folder, name=name, attentions=attentions, origin=origin)
         first = self._checked(built)
-        if first.check is None or first.check.passed:
+        if not first.built or first.check is None or first.check.passed:
             return first
         if self.relower is None or first.fused_attentions == 0:
             return self._wrong(first)
@@ -155,7 +157,9 @@ class CheckedBuilder:
         if not again.built:
             return self._wrong(first)
         second = replace(self._checked(again), attention_unfused=True)
-        return second if second.check is not None and second.check.passed else self._wrong(second)
+        if not second.built or (second.check is not None and second.check.passed):
+            return second
+        return self._wrong(second)
 
     def _checked(self, built: EngineBuild) -> EngineBuild:
         if not built.built or built.path is None or self.trial is None:
@@ -166,23 +170,31 @@ class CheckedBuilder:
             return built
         try:
             return replace(built, check=check_engine(runner, self.trial))
+        except ModelError:  # ONNX Runtime has no kernel for it, so there is nothing to hold the engine against
+            return built
+        except TargetError as error:
+            return _removed(built, f"it does not run here: {error.message}")
         finally:
             runner.close()
 
     def _wrong(self, built: EngineBuild) -> EngineBuild:
         """An engine that computes something else is none: its files go, what was seen stays."""
-        assert built.path is not None
         assert self.trial is not None
-        path = Path(built.path)
-        for file in (path, manifest_path(path), path.with_name(path.name + ".layers.json")):
-            file.unlink(missing_ok=True)
         found = f"{built.check.relative_error:.3g}" if built.check else "an unknown one"
         tried = ", with attention fused and unfused" if built.attention_unfused else ""
         error = (
             f"its outputs differ from ONNX Runtime's by a relative error of {found}, expected at most about "
             f"{tolerance_of(self.trial):.3g}{tried}: try another precision, or another version than {built.runtime}"
         )
-        return replace(built, built=False, path=None, manifest=None, error=error)
+        return _removed(built, error)
+
+
+def _removed(built: EngineBuild, error: str) -> EngineBuild:
+    assert built.path is not None
+    path = Path(built.path)
+    for file in (path, manifest_path(path), path.with_name(path.name + ".layers.json")):
+        file.unlink(missing_ok=True)
+    return replace(built, built=False, path=None, manifest=None, error=error)
 
 
 def _difference(ours: Any, theirs: Any) -> tuple[float, float]:
@@ -206,7 +218,13 @@ def _run_in_onnxruntime(model: Path | bytes, feeds: Sequence[Feeds]) -> list[Arr
     options.intra_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the optimiser has faults of its own
     source = str(model) if isinstance(model, Path) else model
-    session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_outputs()]
-    wanted = [value.name for value in session.get_inputs()]
-    return [dict(zip(names, session.run(names, {name: each[name] for name in wanted}), strict=True)) for each in feeds]
+    try:
+        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_outputs()]
+        wanted = [value.name for value in session.get_inputs()]
+        return [
+            dict(zip(names, session.run(names, {name: each[name] for name in wanted}), strict=True)) for each in feeds
+        ]
+    except Exception as error:  # onnxruntime's own classes, by no public base
+        msg = f"ONNX Runtime cannot run the engine's graph: {str(error).strip().splitlines()[0][:300]}"
+        raise ModelError(msg, hint="the engine stays unchecked; try another precision") from error

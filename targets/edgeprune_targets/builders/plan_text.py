@@ -7,6 +7,7 @@ the schedule with its kernel and the ONNX nodes that went into it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _FUSED_MARK = b"struct _gemm_mha_v2_callback {"  # one per fused attention; kernel names are shared by equal shapes
@@ -45,6 +46,12 @@ def kernel_names(plan: bytes) -> tuple[str, ...]:
         (exact if match[2] else plain).add(match[0].decode())
     bare = plain - {name.rpartition("_0x")[0] for name in exact}
     return tuple(sorted(exact | bare - {"_gemm_mha_v2"}))
+
+
+def unfused(attentions: Iterable[str], plan: bytes) -> tuple[str, ...]:
+    """Those of the named attention nodes that no fused kernel computes."""
+    fused = {node for launch in launches(plan) if launch.name.startswith("_gemm_mha_v2") for node in launch.nodes}
+    return tuple(name for name in attentions if name not in fused)
 
 
 def launches(plan: bytes) -> tuple[Launch, ...]:
