@@ -14,6 +14,7 @@ from edgeprune.core.results import BlockCost, BlockLatency, Interval, Latency, T
 from edgeprune.report.html import render_html
 from edgeprune.report.html.maps import _cells, _colours, tally
 from edgeprune.report.html.markup import el, raw, text
+from edgeprune.report.html.parts import prose
 from edgeprune.report.verdict import verdict_of
 
 VOID = {"meta", "br", "img"}
@@ -249,6 +250,14 @@ def test_text_is_escaped_and_markup_is_not():
     assert el("p", "<b>", raw("<i>x</i>"), title='a"b') == '<p title="a&quot;b">&lt;b&gt;<i>x</i></p>'
     assert text("a&b") == "a&amp;b"
     assert el("line", x1=1.25, hidden=False, tabindex=None) == '<line x1="1.2"/>'
+
+
+def test_sentences_name_names_and_keep_units_and_options_whole():
+    made = prose("`a<b` took 0.5 ms (80 %): try --cuts 2, a larger --batch, or x--y")
+    assert made == (
+        "<code>a&lt;b</code> took 0.5\u00a0ms (80\u00a0%): try "
+        '<span class="option">--cuts 2</span>, a larger <span class="option">--batch</span>, or x--y'
+    )
 
 
 def test_a_page_of_a_real_compile(compiled_demo):

@@ -53,18 +53,7 @@ def _candidate_row(candidate: Candidate, chosen: str) -> tuple[object, ...]:
 
 def engines_section(report: Report) -> Markup:
     """Every engine: what built it, what is in it, whether it computes the same."""
-    columns = (
-        "target",
-        "outcome",
-        "runtime",
-        "compute",
-        "size",
-        "kernels",
-        "attentions",
-        "fused",
-        "fused, dense",
-        "seconds",
-    )
+    columns = ("target", "outcome", "runtime", "compute", "size", "kernels", "fused attentions", "dense", "build s")
     made = table("Engines", columns, [_engine_row(engine) for engine in report.engines], left=4)
     files = [engine for engine in report.engines if engine.path]
     rows = [(code(e.path), code(e.sha256 or "-"), code(e.manifest or "-")) for e in files]
@@ -92,11 +81,26 @@ def _lowerings(report: Report) -> Markup:
 def _engine_row(engine: EngineBuild) -> tuple[object, ...]:
     words, tone = engine_words(engine)
     seconds = "-" if engine.seconds is None else f"{engine.seconds:.1f}"
-    counts = (engine.kernels, engine.attentions, engine.fused_attentions, engine.dense_fused_attentions)
-    shown = ("-" if number is None else str(number) for number in counts)
+    known = engine.attentions is not None and engine.fused_attentions is not None
+    fused = f"{engine.fused_attentions} of {engine.attentions}" if known else "-"
+    dense = _number(engine.dense_fused_attentions)
     outcome = el("span", words, class_=f"words {tone}")
     runtime = engine.runtime or engine.builder
-    return code(engine.target), outcome, runtime, engine.compute_capability, size(engine.bytes), *shown, seconds
+    return (
+        code(engine.target),
+        outcome,
+        runtime,
+        engine.compute_capability,
+        size(engine.bytes),
+        _number(engine.kernels),
+        fused,
+        dense,
+        seconds,
+    )
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
 
 
 def notes_section(report: Report) -> Markup:

@@ -57,9 +57,10 @@ def legend() -> Markup:
 
 
 def prose(words: str) -> Markup:
-    """A sentence: what stands in backquotes is a name, and a number stays with its sign."""
-    tight = re.sub(r"(?<=\d) (?=[%x]|ms\b)", "\u00a0", words)
-    return raw(re.sub(r"`([^`]+)`", r"<code>\1</code>", text(tight)))
+    """A sentence: what stands in backquotes is a name, a number stays with its unit, an option with its value."""
+    tight = re.sub(r"(?<=\d) (?=%|ms\b)", "\u00a0", words)
+    named = re.sub(r"`([^`]+)`", r"<code>\1</code>", text(tight))
+    return raw(re.sub(r"(?<![\w>-])(--[a-z][a-z-]*(?: \d+(?:\.\d+)?)?)", r'<span class="option">\1</span>', named))
 
 
 def code(words: object) -> Markup:

@@ -89,7 +89,8 @@ def blocks_section(report: Report) -> Markup:
     charts += [_block_times(row) for row in report.latency if row.blocks]
     numbers = more("The same in numbers", _block_table(costs)) if costs else None
     tokens = f"{runs(report.model.tokens_per_block)} dense; {runs(report.pruned.tokens_per_block)} pruned"
-    words = el("p", "Tokens that enter each block: ", tokens, ".", class_="small")
+    parts = " What comes before the first block stands as `in`, the head counts with the last." if costs else ""
+    words = el("p", prose(f"Tokens that enter each block: {tokens}.{parts}"), class_="small")
     return section(
         "blocks",
         "Blocks",
