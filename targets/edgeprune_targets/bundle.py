@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _TEMPLATES = Path(__file__).parent / "deploy"
 _SCRIPTS = (BUILD, BENCH, RUN)
 _SHARED = ("common.sh", "sensors.awk")
 _MIB = 1 << 20
+_CARD = re.compile(r"\b(?:rtx-(?:pro-)?a?\d{4}(?:ti)?(?:-laptop)?|gb\d+|[a-z]\d{1,3}s?)\b")
 # A build holds the weights several times over beside the CUDA context and the builder's own code. Both are estimates
 # on the safe side of what small boards report; `--low-memory` passes over them.
 _BUILDER_MIB, _COPIES_IN_MEMORY, _COPIES_ON_DISK, _SPARE_DISK_MIB = 1024, 4, 3, 64
@@ -135,6 +137,12 @@ def _copy_model(source: Path, place: Path) -> None:
         shutil.copyfile(weights, place.with_name(weights.name))
 
 
+def _gpu_words(target: Target) -> str:
+    """The card's name as its driver writes it, in lower case: 'rtx 4090' of 'rtx-4090', 'a100' of 'a100-40'."""
+    found = None if target.jetpack else _CARD.search(target.name)
+    return found.group().replace("-laptop", "laptop").replace("-", " ") if found else ""
+
+
 def _facts_json(folder: Path, contents: _Contents) -> str:
     """What the scripts check, one field a line, since they read it with sed."""
     target = contents.target
@@ -144,6 +152,8 @@ def _facts_json(folder: Path, contents: _Contents) -> str:
         "target": target.name,
         "description": target.description,
         "compute_capability": target.compute_capability,
+        "gpu": _gpu_words(target),
+        "board_memory_mib": round(1024 * target.memory_gb),
         "power_mode": target.power_mode,
         "jetpack": target.jetpack,
         "tensorrt": contents.tensorrt,

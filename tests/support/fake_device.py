@@ -112,11 +112,11 @@ def mode(device: FakeDevice, name: str, low: int = 1020) -> None:
     device.program("jetson_clocks", f"cat <<'END'\n{_CLOCKS.format(low=low, mode=name)}\nEND")
 
 
-def desktop(folder: Path, version: str = "110100") -> FakeDevice:
-    """RTX 4090."""
+def desktop(folder: Path, version: str = "110100", name: str = "NVIDIA GeForce RTX 4090") -> FakeDevice:
+    """A card of the Ada generation in a PC."""
     device = _bare(folder, version)
     answers = {
-        "name": "NVIDIA GeForce RTX 4090", "compute_cap": "8.9", "driver_version": "580.65.06", "memory.free": "23000",
+        "name": name, "compute_cap": "8.9", "driver_version": "580.65.06", "memory.free": "23000",
     }  # fmt: skip
     cases = "\n".join(f"*--query-gpu={key}\\ *) echo '{value}' ;;" for key, value in answers.items())
     watch = "echo '3, 210, 405, 40, 20.5'; echo '99, 2700, 10501, 61, 300.5'; echo '98, 2700, 10501, 63, [N/A]'"

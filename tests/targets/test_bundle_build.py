@@ -257,6 +257,33 @@ def test_a_desktop_is_known_by_its_gpu(tmp_path: Path) -> None:
     assert "compute capability 8.9, the target rtx-3090 has 8.6" in other.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "same"),
+    [
+        ("NVIDIA GeForce RTX 4090", "rtx-4090", True),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "rtx-4090", False),
+        ("NVIDIA L40S", "l4", False),
+        ("NVIDIA L4", "l4", True),
+        ("NVIDIA GeForce RTX 4060 Ti", "rtx-4060ti", True),
+        ("NVIDIA GeForce RTX 4060 Ti", "rtx-4060", False),
+        ("NVIDIA GeForce RTX 4070 SUPER", "rtx-4070", False),
+        ("NVIDIA GeForce RTX 4050 Laptop GPU", "rtx-4050-laptop", True),
+    ],
+)
+def test_another_card_of_the_same_capability_is_warned_of(tmp_path: Path, name: str, target: str, same: bool) -> None:
+    device = desktop(tmp_path / "device", name=name)
+    done = device.run(make_bundle(tmp_path, target) / "build.sh")
+    assert done.returncode == 0, done.stderr
+    assert (f"warning: this is {name}, the target is {target}" in done.stderr) != same
+
+
+def test_another_module_of_the_same_board_is_warned_of(folder: Path, device: FakeDevice) -> None:
+    device.file("proc/meminfo", "MemTotal:        3963000 kB\nMemAvailable:    3800000 kB\n")
+    done = device.run(folder / "build.sh")
+    assert done.returncode == 0
+    assert "warning: this board has 3870 MiB of memory, the target jetson-orin-nano-8gb-super has 8192" in done.stderr
+
+
 def test_help_and_unknown_options(folder: Path, device: FakeDevice) -> None:
     assert device.run(folder / "build.sh", "--help").stdout.startswith("Build the TensorRT engines of this folder")
     done = device.run(folder / "build.sh", "--fast")

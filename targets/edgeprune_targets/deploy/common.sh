@@ -174,7 +174,22 @@ check_device() {
   if [[ $jetson == yes && -n $here && -n $words && $here != "$words" ]]; then
     other_device "this is $device, the target is $name"
   fi
+  check_look "$name"
   check_versions
+}
+
+check_look() { # what tells boards and cards apart that are of one chip
+  local gpu words memory total
+  gpu="$(fact gpu)"
+  words=" $(sed 's/[^a-z0-9]/ /g; s/ \(ti\|laptop\)\( \|$\)/\1\2/; s/ super\( \|$\)/super\1/' <<<"${device,,}") "
+  if [[ $jetson == no && -n $gpu && $device != unknown && $words != *" $gpu "* ]]; then
+    warn "this is $device, the target is $1: times will not be the target's"
+  fi
+  memory="$(fact board_memory_mib)"
+  total="$(awk '/^MemTotal:/ { print int($2 / 1024) }' "$ROOT/proc/meminfo" 2>/dev/null || true)"
+  if [[ $jetson == yes && -n $total ]] && ((total * 100 < memory * 85 || total > memory)); then
+    warn "this board has $total MiB of memory, the target $1 has $memory: is it the same module"
+  fi
 }
 
 check_versions() {
