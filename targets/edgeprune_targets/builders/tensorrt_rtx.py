@@ -70,6 +70,7 @@ class RtxBuilder:
                 "workspace_mib": None,
                 "level": None,
             },
+            # Its API has a timing cache, but no use for one: it times nothing, and kernels are compiled on the device.
             job=lambda target: {"sm": target.sm, "timed": None, "layers": None},
             file=lambda target: f"{name}.{target.sm}.engine",
             attentions=attentions,

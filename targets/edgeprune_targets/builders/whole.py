@@ -55,5 +55,5 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
+    with path.open("rb+") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
