@@ -51,6 +51,7 @@ def fp32_nodes(
     if keep_fp32 is not None:
         kept |= {node for node in nodes if keep_fp32(node)}
     kept |= {node for node in nodes if _reads_big_constant(node)}
+    kept |= {node for node in nodes if _has_no_half(node, model.opset_imports.get(node.domain, 0))}
     for root in [node for node in nodes if node.op_type in {"Sqrt", "Reciprocal", "Pow"}]:
         kept |= _norm_chain(root)
     if not products:
@@ -124,6 +125,26 @@ def _reads_big_constant(node: ir.Node) -> bool:
         if array is None or not array.size or is_mask_constant(value):
             continue
         if (np.abs(array[np.isfinite(array)]) > FP16_MAX).any():
+            return True
+    return False
+
+
+def _has_no_half(node: ir.Node, opset: int) -> bool:
+    """Whether ONNX knows a float input of the operator in fp32 only, as that of DynamicQuantizeLinear."""
+    import onnx
+
+    try:
+        formal = onnx.defs.get_schema(node.op_type, opset, node.domain).inputs
+    except onnx.defs.SchemaError:
+        return False
+    for i, value in enumerate(node.inputs):
+        types = formal[min(i, len(formal) - 1)].types
+        if (
+            value is not None
+            and value.dtype is not None
+            and value.dtype.name == "FLOAT"
+            and "tensor(float16)" not in types
+        ):
             return True
     return False
 

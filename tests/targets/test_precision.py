@@ -209,3 +209,14 @@ def test_an_ill_typed_source_is_not_called_our_bug() -> None:
     )
     with pytest.raises(TargetError, match="the source graph is not well typed"):
         to_fp16(model)
+
+
+def test_an_operator_without_a_half_form_stays_fp32(run_onnx: Run) -> None:
+    model = _parsed("""g (float[8] x) => (uint8[8] y, float s) {
+        [double] d = Add(x, x)  [at] y, s, z = DynamicQuantizeLinear(d) }""")
+    typed = to_fp16(model)
+    assert _types(typed)["double"] == HALF
+    (y, _), (half, _) = run_onnx(model, {"x": _noise(8)}), run_onnx(typed, {"x": _noise(8)})
+    assert (
+        np.abs(y.astype(int) - half.astype(int)).max() <= 1
+    )  # one step of 1/255 of the range, rounded to 2^-11 before
