@@ -12,7 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -192,6 +194,26 @@ def test_the_schedule_in_a_plan_names_the_nodes_of_each_kernel(
     assert (manifest.launches, manifest.kernels) == (len(schedule), len(kernel_names(plan)))
     assert built.kernels is not None
     assert 10 < built.kernels < manifest.launches
+
+
+@pytest.mark.usefixtures("rtx")
+def test_an_attention_of_a_single_query_counts_though_its_kernel_is_another(draft: Any, tmp_path: Path) -> None:
+    x = ir.val("x", dtype=ir.DataType.FLOAT, shape=[1, 27, 64])
+    normed = draft.norm(x, 64)
+    row = draft.op("Slice", normed, *(draft.constant([number], np.int64) for number in (0, 1, 1)))
+
+    def heads(rows: ir.Value, count: int, perm: tuple[int, ...]) -> ir.Value:
+        shape = draft.constant((1, count, 4, 16), np.int64)
+        return draft.op("Transpose", draft.op("Reshape", draft.linear(rows, 64, 64), shape), perm=perm)
+
+    q = draft.op("Mul", heads(row, 1, (0, 2, 1, 3)), draft.constant(np.float32(0.25)))
+    probabilities = draft.op("Softmax", draft.op("MatMul", q, heads(normed, 27, (0, 2, 3, 1))), axis=-1)
+    mixed = draft.op("Transpose", draft.op("MatMul", probabilities, heads(normed, 27, (0, 2, 1, 3))), perm=(0, 2, 1, 3))
+    y = draft.linear(draft.op("Reshape", mixed, draft.constant((1, 1, 64), np.int64)), 64, 64)
+    model = to_fp16(draft.model([x], [draft.op("Relu", y, out="y")]))
+    (built,) = build(ir.to_proto(model).SerializeToString(), [load_target("rtx-3090")], tmp_path)
+    assert (built.error, built.fused_attentions) == (None, count_attentions(model))
+    assert b"_gemv_mha_v1" in Path(str(built.path)).read_bytes()
 
 
 def test_bytes_without_a_schedule_tell_nothing() -> None:

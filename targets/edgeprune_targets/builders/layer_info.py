@@ -9,7 +9,7 @@ import msgspec
 
 from edgeprune.core.errors import TargetError
 
-_FUSED = ("_gemm_mha_v2", "fused_mha", "kgen_mha", "_fmha_", "fmha_v2", "flash_attention")
+_FUSED = ("_gemm_mha_v", "_gemv_mha_v", "fused_mha", "kgen_mha", "_fmha_", "fmha_v2", "flash_attention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _FUSED_MARK = b"struct _gemm_mha_v2_callback {"  # one per fused attention; kernel names are shared by equal shapes
-_NAME = re.compile(rb"(__myl_[A-Za-z0-9]+|_gemm_mha_v2)(_0x[0-9a-f]{8,})?")
+_FUSED = re.compile(r"_gem[mv]_mha_v\d")  # gemv: of a single query, as tail elimination leaves it in the last block
+_NAME = re.compile(rb"(__myl_[A-Za-z0-9]+|_gem[mv]_mha_v\d)(_0x[0-9a-f]{8,})?")
 _LAUNCH = re.compile(rb'\n  (\w+)=\{ name=(?:"([^"\n]*)"|(\S+)) (?:fqn=(\S+) )?[^\n]*? layers="([^"\n]*)"')
 _GRAPH = re.compile(rb"header \{\n(.*?)\n\}\n.*?(\nmain \{\n.*?\n\}\n)", re.DOTALL)
 _INSIDE_A_FUSION = b"accelerators={*}"  # what a kernel is generated from on the device is such a graph again
@@ -34,8 +35,9 @@ class Launch:
 
 
 def count_fused_attentions(plan: bytes) -> int:
-    """Fused attention kernels in a serialized engine: the text of each has a callback struct of its own."""
-    return plan.count(_FUSED_MARK)
+    """Attentions that one kernel computes whole: by the schedule, or by the text of the kernels where there is none."""
+    schedule = launches(plan)
+    return sum(1 for launch in schedule if _FUSED.match(launch.name)) if schedule else plan.count(_FUSED_MARK)
 
 
 def kernel_names(plan: bytes) -> tuple[str, ...]:
@@ -45,12 +47,12 @@ def kernel_names(plan: bytes) -> tuple[str, ...]:
     for match in _NAME.finditer(plan):
         (exact if match[2] else plain).add(match[0].decode())
     bare = plain - {name.rpartition("_0x")[0] for name in exact}
-    return tuple(sorted(exact | bare - {"_gemm_mha_v2"}))
+    return tuple(sorted(exact | {name for name in bare if not _FUSED.match(name)}))
 
 
 def unfused(attentions: Iterable[str], plan: bytes) -> tuple[str, ...]:
     """Those of the named attention nodes that no fused kernel computes."""
-    fused = {node for launch in launches(plan) if launch.name.startswith("_gemm_mha_v2") for node in launch.nodes}
+    fused = {node for launch in launches(plan) if _FUSED.match(launch.name) for node in launch.nodes}
     return tuple(name for name in attentions if name not in fused)
 
 
