@@ -57,7 +57,7 @@ def fold_measured(report: Report, row: Latency, notes: list[str]) -> Report:
     )
     kept = [words for words in report.warnings if not words.startswith(old)]
     others = [other for other in report.latency if not _same_measurement(other, row)]
-    return replace(report, latency=(row, *others), warnings=(*notes, *kept))
+    return replace(report, latency=(row, *others), warnings=(*kept, *notes))
 
 
 def _same_measurement(one: Latency, other: Latency) -> bool:

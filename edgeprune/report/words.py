@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeprune.core.plan import Plan
 
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -70,3 +74,10 @@ def title_of(command: Sequence[str], sha256: str) -> str:
 def samples_words(samples: int) -> str:
     """'1 sample', '48 samples'."""
     return f"{samples} sample" if samples == 1 else f"{samples} samples"
+
+
+def entering(plan: Plan) -> tuple[list[int], list[int]]:
+    """All tokens that enter each block, dense and pruned. A cut stands inside its block, so the next one sees it."""
+    whole = plan.prefix_tokens + plan.patch_tokens
+    left = [plan.prefix_tokens + kept for kept in plan.schedule()]
+    return [whole] * plan.blocks, [whole, *left][: plan.blocks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -123,6 +124,21 @@ def test_a_place_that_cannot_be_written_leaves_nothing(out, tmp_path, capfd):
     assert run(["report", str(out / "a"), "-o", str(tmp_path / "gone" / "page.html")]) == 1
     assert "cannot write" in capfd.readouterr().err
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_full_disk_leaves_what_was_there(out, capfd):
+    before = {path: path.read_bytes() for path in (out / "a").glob("report.*")}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # no file may grow beyond: a page is larger
+    try:
+        assert run(["report", str(out / "a")]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    error = capfd.readouterr().err
+    assert f"error: cannot write {out / 'a' / 'report.html'}: File too large" in error
+    assert "hint: free some space, or choose another place with -o" in error
+    assert {path: path.read_bytes() for path in (out / "a").glob("report.*")} == before
+    assert not list((out / "a").glob(".report*"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from edgeprune.report.html.maps import _cells, _colours, tally
 from edgeprune.report.html.markup import el, raw, text
 from edgeprune.report.html.parts import prose
 from edgeprune.report.verdict import verdict_of
+from edgeprune.report.words import entering
 
 VOID = {"meta", "br", "img"}
 BLOCK = BlockLatency(block=0, dense_ms=1.0, pruned_ms=1.0)
@@ -215,6 +216,12 @@ def test_charts_hold_many_blocks_and_targets(report, folder, blocks, targets):
     for rect in reader.all("rect"):
         assert float(rect["height"]) >= 0
         assert 0 <= float(rect.get("x", 0)) <= 440
+
+
+def test_a_cut_is_seen_by_the_next_block(report, folder):
+    assert entering(report.plan) == ([197, 197, 197], [197, 197, 121])  # cut in block 1 of 3
+    assert "Tokens that enter each block: 197 x3 dense; 197 x2, 121 pruned." in said(render_html(report, folder))
+    assert entering(replace(report.plan, blocks=0, cuts=())) == ([], [])
 
 
 def test_the_command_can_be_copied(report, folder):

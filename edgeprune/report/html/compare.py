@@ -8,7 +8,7 @@ from edgeprune.report.html.markup import Markup, el
 from edgeprune.report.html.page import page
 from edgeprune.report.html.parts import answers, figure, figures, legend, prose, section, table
 from edgeprune.report.judging import known_as
-from edgeprune.report.words import runs, times
+from edgeprune.report.words import entering, runs, times
 
 
 def render_comparison_html(comparison: Comparison) -> str:
@@ -48,6 +48,6 @@ def _speeds(comparison: Comparison) -> list[Markup]:
 
 
 def _schedule(entry: Entry) -> Markup:
-    dense, pruned = entry.report.model.tokens_per_block, entry.report.pruned.tokens_per_block
+    dense, pruned = entering(entry.report.plan)
     label = f"Tokens that enter each block of {entry.name}: dense {runs(dense)}; pruned {runs(pruned)}"
     return figure(steps(dense, pruned, label=label), entry.name, entry.report.strategy.name)

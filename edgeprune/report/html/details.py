@@ -53,8 +53,8 @@ def _candidate_row(candidate: Candidate, chosen: str) -> tuple[object, ...]:
 
 def engines_section(report: Report) -> Markup:
     """Every engine: what built it, what is in it, whether it computes the same."""
-    columns = ("target", "outcome", "runtime", "compute", "size", "kernels", "fused attentions", "dense", "build s")
-    made = table("Engines", columns, [_engine_row(engine) for engine in report.engines], left=4)
+    columns = ("target", "outcome", "runtime", "size", "kernels", "fused attentions", "dense", "build s")
+    made = table("Engines", columns, [_engine_row(engine) for engine in report.engines], left=3)
     files = [engine for engine in report.engines if engine.path]
     rows = [(code(e.path), code(e.sha256 or "-"), code(e.manifest or "-")) for e in files]
     listing = more("Files", table("Engine files", ("file", "sha256", "manifest"), rows, left=3)) if files else None
@@ -86,6 +86,7 @@ def _engine_row(engine: EngineBuild) -> tuple[object, ...]:
     dense = _number(engine.dense_fused_attentions)
     outcome = el("span", words, class_=f"words {tone}")
     runtime = engine.runtime or engine.builder
+    place = el("span", code(engine.target), el("small", f"compute capability {engine.compute_capability}"))
     return (
         code(engine.target),
         outcome,

@@ -13,7 +13,7 @@ from edgeprune.report.html.pictures import Pictures
 from edgeprune.report.judging import known_as, model_miss, noise
 from edgeprune.report.report import Report
 from edgeprune.report.verdict import Verdict, is_broken
-from edgeprune.report.words import between, count, percent, runs, samples_words, small, times
+from edgeprune.report.words import between, count, entering, percent, runs, samples_words, small, times
 
 
 def verdict_section(verdict: Verdict) -> Markup:
@@ -88,7 +88,8 @@ def blocks_section(report: Report) -> Markup:
         )
     charts += [_block_times(row) for row in report.latency if row.blocks]
     numbers = more("The same in numbers", _block_table(costs)) if costs else None
-    tokens = f"{runs(report.model.tokens_per_block)} dense; {runs(report.pruned.tokens_per_block)} pruned"
+    before, after = entering(report.plan)
+    tokens = f"{runs(before)} dense; {runs(after)} pruned"
     parts = " What comes before the first block stands as `in`, the head counts with the last." if costs else ""
     words = el("p", prose(f"Tokens that enter each block: {tokens}.{parts}"), class_="small")
     return section(
@@ -103,9 +104,7 @@ def blocks_section(report: Report) -> Markup:
 
 
 def _schedule(report: Report) -> Markup:
-    inner = [cost for cost in report.blocks if cost.block >= 0]
-    dense = [c.dense_tokens for c in inner] or list(report.model.tokens_per_block)
-    pruned = [c.pruned_tokens for c in inner] or list(report.pruned.tokens_per_block)
+    dense, pruned = entering(report.plan)
     label = f"Tokens that enter each block: dense {runs(dense)}; pruned {runs(pruned)}"
     cuts = len(report.plan.cuts)
     note = "no cut" if not cuts else f"{cuts} cut{'s' * (cuts > 1)}"
