@@ -55,6 +55,12 @@ def _reshape(node: ir.Node, x: Sequence[Any]) -> Tensor:
     return result
 
 
+def _split(node: ir.Node, x: Sequence[Any]) -> tuple[Tensor, ...]:
+    axis, count = _attribute(node, "axis", 0), len(node.outputs)
+    sizes = _sizes(node, 1, "split") or -(-x[0].shape[axis] // count)  # even parts, the last one smaller
+    return torch.split(x[0], sizes, dim=axis)
+
+
 def _squeeze(node: ir.Node, x: Sequence[Any]) -> Tensor:
     axes = _sizes(node, 1)
     return torch.squeeze(x[0]) if axes is None else torch.squeeze(x[0], tuple(axes))
@@ -149,6 +155,7 @@ def _fold(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[ir.Node, Se
 
 OPERATORS: dict[str, Callable[[ir.Node, Sequence[Any]], Any]] = {
     "Add": _fold(torch.add),
+    "And": _fold(torch.logical_and),
     "ArgMax": _arg_max,
     "Cast": _cast,
     "Concat": lambda node, x: torch.cat(list(x), dim=_attribute(node, "axis", 0)),
@@ -156,20 +163,27 @@ OPERATORS: dict[str, Callable[[ir.Node, Sequence[Any]], Any]] = {
     "Div": _fold(torch.div),
     "Equal": _fold(torch.eq),
     "Erf": lambda _, x: torch.erf(x[0]),
+    "Exp": lambda _, x: torch.exp(x[0]),
     "Expand": lambda node, x: x[0].expand(torch.broadcast_shapes(x[0].shape, tuple(_sizes(node, 1, "shape") or ()))),
     "Gather": _gather,
     "GatherElements": lambda node, x: torch.gather(x[0], _attribute(node, "axis", 0), x[1]),
     "GatherND": _gather_nd,
     "Gelu": lambda node, x: functional.gelu(x[0], approximate=_attribute(node, "approximate", "none")),
     "Gemm": _gemm,
+    "Greater": _fold(torch.gt),
+    "GreaterOrEqual": _fold(torch.ge),
     "Identity": lambda _, x: x[0],
     "LayerNormalization": _layer_norm,
+    "Less": _fold(torch.lt),
+    "LessOrEqual": _fold(torch.le),
     "Log": lambda _, x: torch.log(x[0]),
     "MatMul": _fold(torch.matmul),
     "Max": _fold(torch.maximum),
     "Min": _fold(torch.minimum),
     "Mul": _fold(torch.mul),
     "Neg": lambda _, x: torch.neg(x[0]),
+    "Not": lambda _, x: torch.logical_not(x[0]),
+    "Or": _fold(torch.logical_or),
     "Pow": _fold(torch.pow),
     "ReduceL2": _reduce(lambda x, axes, keep: torch.linalg.vector_norm(x, dim=axes, keepdim=keep)),
     "ReduceMax": _reduce(torch.amax),
@@ -179,6 +193,7 @@ OPERATORS: dict[str, Callable[[ir.Node, Sequence[Any]], Any]] = {
     "Sigmoid": lambda _, x: torch.sigmoid(x[0]),
     "Slice": _slice,
     "Softmax": lambda node, x: torch.softmax(x[0], dim=_attribute(node, "axis", -1)),
+    "Split": _split,
     "Sqrt": lambda _, x: torch.sqrt(x[0]),
     "Squeeze": _squeeze,
     "Sub": _fold(torch.sub),

@@ -175,13 +175,14 @@ def _latency(row: BenchRow, taken: Taken | None) -> Iterator[Latency]:
 
 def _machine(device: Device | None, load: float | None) -> Machine:
     gpu = find_gpu() if device is not None else None
+    cuda = f"CUDA {device.driver}" if device is not None else ""  # a Jetson before JetPack 7 has no NVML
     return Machine(
         processor=processor_name(),
         cores=os.cpu_count() or 0,
         governor=ProcessorClock().governor(),
         load_1m=load,
         gpu=device.name if device is not None else "",
-        gpu_driver=gpu.driver if gpu is not None else "",
+        gpu_driver=gpu.driver if gpu is not None else cuda,
         gpu_power_limit_w=gpu.power_limit_w if gpu is not None else None,
     )
 

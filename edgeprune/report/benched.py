@@ -97,7 +97,7 @@ class Machine:
         governor: of the processor's clock; empty where there is none.
         load_1m: load average over the minute before, in runnable tasks; None where the system does not tell.
         gpu: the NVIDIA device in its own words; empty where there is none.
-        gpu_driver: version of its driver.
+        gpu_driver: version of its driver, or the CUDA that it has where it does not tell.
         gpu_power_limit_w: that is enforced on it.
     """
 

@@ -111,6 +111,7 @@ def test_engines_are_built_for_the_device_checked_timed_and_closed(compiled, mon
     assert [model.timing.p99_ms for model in row.models] == [3.0, 2.0]
     assert not any(engine.is_open for engine in engines)
     assert report.machine.gpu == "NVIDIA GeForce RTX 4090"
+    assert report.machine.gpu_driver
 
 
 def test_an_engine_that_cannot_be_loaded_says_so_and_the_processor_is_measured_all_the_same(compiled, monkeypatch):
