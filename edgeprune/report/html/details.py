@@ -87,17 +87,7 @@ def _engine_row(engine: EngineBuild) -> tuple[object, ...]:
     outcome = el("span", words, class_=f"words {tone}")
     runtime = engine.runtime or engine.builder
     place = el("span", code(engine.target), el("small", f"compute capability {engine.compute_capability}"))
-    return (
-        code(engine.target),
-        outcome,
-        runtime,
-        engine.compute_capability,
-        size(engine.bytes),
-        _number(engine.kernels),
-        fused,
-        dense,
-        seconds,
-    )
+    return place, outcome, runtime, size(engine.bytes), _number(engine.kernels), fused, dense, seconds
 
 
 def _number(value: int | None) -> str:
