@@ -62,7 +62,10 @@ class FakeDevice:
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
         return [line.split() for line in lines if flag in line]
 
-    def run(self, script: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, script: Path, *arguments: str, file_kib: int | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script; with `file_kib`, no file can grow larger, as on a disk that is nearly full."""
         known = {
             "PATH": str(self.bin),
             "HOME": str(self.folder / "home"),
@@ -72,6 +75,8 @@ class FakeDevice:
             "ROUNDS": "2",
         }
         command = [str(shutil.which("bash")), str(script), *arguments]
+        if file_kib is not None:
+            command = [command[0], "-c", f'ulimit -f {file_kib}; exec "$0" "$@"', *command]
         environment = known | self.environment | environment
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 

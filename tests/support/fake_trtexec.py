@@ -17,9 +17,11 @@ from pathlib import Path
 NUMBER = os.environ.get("FAKE_VERSION", "100300")
 FAIL = os.environ.get("FAKE_FAIL", "")
 
-_SINCE_8_5 = """help onnx saveEngine loadEngine memPoolSize timingCacheFile profilingVerbosity warmUp duration
- iterations avgRuns percentile exportTimes exportProfile exportLayerInfo dumpProfile dumpLayerInfo sparsity verbose device noTF32
- useCudaGraph useSpinWait noDataTransfers separateProfileRun fp16 int8 best""".split()
+_SINCE_8_5 = """
+ help onnx saveEngine loadEngine memPoolSize timingCacheFile profilingVerbosity warmUp duration iterations avgRuns
+ percentile exportTimes exportProfile exportLayerInfo dumpProfile dumpLayerInfo sparsity verbose device noTF32
+ useCudaGraph useSpinWait noDataTransfers separateProfileRun fp16 int8 best
+""".split()
 _SINCE_8_6 = ["skipInference", "builderOptimizationLevel", "versionCompatible", "hardwareCompatibilityLevel"]
 _OLD_DEFAULTS = {"useCudaGraph", "useSpinWait", "noDataTransfers", "separateProfileRun", "stronglyTyped"}
 _LAYERS = [

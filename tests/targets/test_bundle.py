@@ -121,3 +121,13 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="No such file or directory"):
         write_bundle(tmp_path / "out" / "deploy", tmp_path / "absent.onnx", b"{}", load_target("jetson-orin"))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(TargetError, match=r"cannot write the deploy folder .*: No space left on device"):
+        _write(tmp_path)
+    assert list((tmp_path / "out").iterdir()) == []

@@ -228,3 +228,12 @@ def test_a_failed_run_leaves_no_half_of_a_file(bench: Bench, environment: dict[s
     assert message in done.stderr
     assert {path.name for path in bench.folder.iterdir()} - before <= {"dense.bench.log"}
     assert (bench.folder / "measured.json").read_text() == "of before"
+
+
+def test_a_disk_that_fills_up_leaves_the_numbers_of_before(bench: Bench) -> None:
+    (bench.folder / "measured.json").write_text("of before")
+    done = bench.device.run(bench.folder / "bench.sh", file_kib=4)
+    assert done.returncode == 1
+    assert "error: cannot write measured.json\nhint: free some disk space" in done.stderr
+    assert (bench.folder / "measured.json").read_text() == "of before"
+    assert not (bench.folder / "measured.json.part").exists()

@@ -110,6 +110,7 @@ def test_it_agrees_with_its_reference_or_exits_with_3(board: Board) -> None:
     assert wrong.returncode == 3
     assert "y: cosine -1.000000, relative error 1.9999" in wrong.stdout
     assert "DIFFERS" in wrong.stdout
+    assert board.run("--compare", reference, "--max-error", "3").returncode == 3
     board.engine(scale=2.1)
     assert board.run("--compare", reference).returncode == 0
     assert board.run("--compare", reference, "--max-error", "0.01").returncode == 3
