@@ -54,6 +54,22 @@ class TokenCut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputCut:
+    """Behind the last block, let `keep` of the patch tokens leave: outputs of one row a token get shorter.
+
+    The interface changes with it: such an output has `keep` rows in the place of all patch tokens', in their order, and
+    a further output `kept_indices` says which patches they are.
+
+    Attributes:
+        keep: patch tokens that leave; prefix tokens are not counted.
+        strategy: how they are chosen or merged.
+    """
+
+    keep: int
+    strategy: StrategySpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything that was decided about one model.
 
@@ -65,6 +81,7 @@ class Plan:
         prefix_tokens: class, distillation and register tokens, first in the sequence.
         blocks: number of transformer blocks.
         cuts: token reductions in order of their block.
+        output: reduction of the tokens that leave, which changes the interface; None leaves outputs as they are.
         eliminate_tail: compute only the rows that the head reads in the last block.
         restore: how tokens come back where the head or an output needs all of them.
         precision: of the engine; graph inputs and outputs stay fp32.
@@ -82,6 +99,7 @@ class Plan:
     prefix_tokens: int
     blocks: int
     cuts: tuple[TokenCut, ...] = ()
+    output: OutputCut | None = None
     eliminate_tail: bool = True
     restore: Restore = "auto"
     precision: Precision = "fp32"
@@ -120,6 +138,9 @@ def check_plan(plan: Plan) -> None:
             msg = f"block {cut.block} keeps {cut.keep} patch tokens but has {before}: `cuts[{i}].keep`"
             raise PlanError(msg, hint="`keep` counts patch tokens, without prefix tokens")
         before, last = cut.keep, cut.block
+    if plan.output is not None and not 1 <= plan.output.keep <= before:
+        msg = f"the output keeps {plan.output.keep} patch tokens but has {before}: `output.keep`"
+        raise PlanError(msg, hint="let no more tokens leave than the last cut keeps")
 
 
 def plan_to_json(plan: Plan) -> bytes:

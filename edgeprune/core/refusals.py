@@ -29,6 +29,8 @@ class RefusalCode(str, Enum):
     PATCHES_IN_OUTPUT = "patch-tokens-in-output"
     NO_CLASS_TOKEN = "no-class-token"
     POSITION_BOUND = "position-bound"
+    NO_READ_OUT = "no-read-out"
+    GRID_CONNECTOR = "grid-connector"
     NOT_APPLICABLE = "not-applicable"
 
 

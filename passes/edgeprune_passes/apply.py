@@ -31,7 +31,8 @@ def apply_plan(model: ir.Model, plan: Plan) -> PassResult:
     """
     tail = (EliminateTail(),) if plan.eliminate_tail else ()
     more = tuple(make_pass(spec) for spec in plan.passes)
-    result = Pipeline(passes=(*tail, ReduceTokens(cuts=plan.cuts, restore=plan.restore), *more)).apply(model)
+    reduce = ReduceTokens(cuts=plan.cuts, restore=plan.restore, output=plan.output)
+    result = Pipeline(passes=(*tail, reduce, *more)).apply(model)
     common.RemoveUnusedNodesPass()(model)
     return PassResult(model, result.changes, result.refusals)
 

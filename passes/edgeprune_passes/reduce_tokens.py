@@ -15,17 +15,18 @@ from edgeprune.core.recognition import is_residual, recognize, token_dominators
 from edgeprune.core.tape import Tape
 from edgeprune_passes._cut import propagate, relabel, replace_input
 from edgeprune_passes._layout import from_stream, to_stream
+from edgeprune_passes._output import State, cut_output, require_readout
 from edgeprune_passes._restore import Done, free_users, lower_restore, place_restore
 from edgeprune_passes._rows import gather_rows, merged_rows
 from edgeprune_passes._sizes import Weighed, attentions, weigh
 from edgeprune_passes.registry import make_strategy
-from edgeprune_passes.selection import Selection, Site
+from edgeprune_passes.selection import Selection, Site, named
 from edgeprune_passes.strategies.keep_all import KeepAll
 
 if TYPE_CHECKING:
     from edgeprune.core.flow.engine import Flow
     from edgeprune.core.flow.labels import Label
-    from edgeprune.core.plan import Restore, TokenCut
+    from edgeprune.core.plan import OutputCut, Restore, TokenCut
     from edgeprune.core.recognition import Block, Recognition
     from edgeprune.core.source import Stream
     from edgeprune_passes.selection import Strategy
@@ -42,6 +43,7 @@ class ReduceTokens:
         cuts: in the order of their blocks.
         restore: `auto`, `last-seen` and `unmerge` bring all tokens back before heads and outputs that need them; `none`
             lets per-token outputs get shorter and refuses heads that need all tokens.
+        output: reduction of the tokens that leave for the outputs, which then get shorter, with `kept_indices`.
 
     Raises: `PlanError` if a block has no cut point, or a strategy refuses it.
     Source: none; the strategies name theirs.
@@ -50,20 +52,26 @@ class ReduceTokens:
     name: ClassVar[str] = "reduce-tokens"
     cuts: tuple[TokenCut, ...] = ()
     restore: Restore = "auto"
+    output: OutputCut | None = None
 
     def apply(self, model: ir.Model) -> PassResult:
         """Rewrite `model` in place."""
-        if not self.cuts:
+        if not self.cuts and self.output is None:
             return PassResult(model, 0)
         found = recognize(model)
+        readout = require_readout(model, found) if self.output is not None else None
         work = _Work(model, found, [make_strategy(cut.strategy) for cut in self.cuts])
+        work.shortened = readout.outputs if readout is not None else ()
         nodes = work.place_restores(self.restore)
         for cut, strategy in zip(self.cuts, work.strategies, strict=True):
             work.cut(cut, strategy)
+        if readout is not None and self.output is not None:
+            indices = [done.selection.index for done in work.history]
+            cut_output(model, found, readout, self.output, State(tokens=work.tokens, size=work.size, indices=indices))
         work.weigh_sizes()
         for node, label in nodes:
             lower_restore(model, node, label, work.history, work.stream.batch, self.restore)
-        return PassResult(model, len(self.cuts) + len(nodes))
+        return PassResult(model, len(self.cuts) + len(nodes) + (self.output is not None))
 
 
 class _Work:
@@ -78,6 +86,7 @@ class _Work:
         self.size: ir.Value | None = None
         self.log_size: ir.Value | None = None
         self.history: list[Done] = []
+        self.shortened: tuple[ir.Value, ...] = ()  # outputs that fewer tokens leave by, which need no restore
         self._weighed: dict[ir.Node, Weighed] = {}
 
     def cut(self, cut: TokenCut, strategy: Strategy) -> None:
@@ -94,7 +103,7 @@ class _Work:
         before = to_stream(tape, value, label, self.stream.batch)
         # A merge of nothing is a plain choice of everything.
         chooser = KeepAll() if strategy.merges and cut.keep == self.patches else strategy
-        selection = _named(chooser.emit(self._site(block, before), cut.keep, tape), prefix)
+        selection = named(chooser.emit(self._site(block, before), cut.keep, tape), prefix)
         kept = gather_rows(tape, before, selection.index, name="kept")
         if selection.merge is not None:
             kept = merged_rows(tape, before, kept, selection.merge)
@@ -206,7 +215,7 @@ class _Work:
         refused = [v for node in stopped for v in node.inputs if v is not None and flow.tokens_on(v)]
         if restore == "none":
             return refused
-        outputs = [v for v in self.model.graph.outputs if flow.tokens_on(v)]
+        outputs = [v for v in self.model.graph.outputs if flow.tokens_on(v) and v not in self.shortened]
         merged = any(strategy.merges for strategy in self.strategies)
         pooled = [v for node in flow.pools() for v in node.inputs[:1] if v is not None] if merged else []
         return [*refused, *outputs, *pooled]
@@ -220,15 +229,3 @@ def _spot(flow: Flow, chain: list[ir.Value], anchors: list[ir.Node]) -> ir.Value
     """
     last = max((i for i, value in enumerate(chain) if is_residual(flow, value)), default=len(chain) - 1)
     return next(v for v in chain[last:] if v is chain[-1] or v.is_graph_output() or free_users(v, anchors))
-
-
-def _named(selection: Selection, prefix: str) -> Selection:
-    """Give the selection's values the names by which proofs and reports find them."""
-    merge = selection.merge
-    names = {"index": selection.index, "size": selection.size}
-    if merge is not None:
-        names |= {"source": merge.source, "into": merge.into, "own": merge.own, "weights": merge.weights}
-    for name, value in names.items():
-        if value is not None:
-            value.name = f"{prefix}/{name}"
-    return selection

@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Merge:
-    """Tokens that go into kept ones: new = own * old[index] + weights @ old[source].
+    """Tokens that go into kept ones: new = scale * (own * old[index] + weights @ old[source]).
 
     Attributes:
         source: int64 [B, R], the tokens that are merged away.
         into: int64 [B, R], the kept token that each goes into; one of `index`.
         own: fp32 [B, K', 1], weight of the kept token itself.
         weights: fp32 [B, K', R], weights of the merged ones; `own` and `weights` of a row sum to one.
+        scale: fp32 [B, K', 1], one or more; None for one.
     """
 
     source: ir.Value
     into: ir.Value
     own: ir.Value
     weights: ir.Value
+    scale: ir.Value | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +101,18 @@ class Strategy(Protocol):
     def emit(self, site: Site, keep: int, tape: Tape) -> Selection:
         """Write the operators that choose `keep` patch tokens; prefix tokens stay."""
         ...
+
+
+def named(selection: Selection, prefix: str) -> Selection:
+    """Give the selection's values the names by which proofs and reports find them."""
+    merge = selection.merge
+    names = {"index": selection.index, "size": selection.size}
+    if merge is not None:
+        names |= {"source": merge.source, "into": merge.into, "own": merge.own, "weights": merge.weights}
+    for name, value in names.items():
+        if value is not None:
+            value.name = f"{prefix}/{name}"
+    return selection
 
 
 def first_refusal(strategy: Strategy, found: Recognition) -> Refusal | None:
