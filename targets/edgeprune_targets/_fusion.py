@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edgeprune.core.graph import consumers, name_of, static_shape
-from edgeprune_targets.attentions import core_of, is_attention
+from edgeprune_targets.attentions import is_attention, own_core
 from edgeprune_targets.findings import Finding, Severity
 from edgeprune_targets.operators import numbers_of
 
@@ -58,7 +58,7 @@ def _of_device(runtime: Runtime, target: Target, precision: str) -> tuple[str, s
 
 def _of_shape(anchor: ir.Node, runtime: Runtime) -> tuple[str, str] | None:
     """The first reason in the graph around one softmax."""
-    core = core_of(anchor)
+    core = own_core(anchor)
     products = [node for node in anchor.graph or () if node in core and node.op_type in {"MatMul", "Einsum"}]
     if len(products) < 2:
         return None

@@ -44,6 +44,24 @@ def core_of(anchor: ir.Node) -> set[ir.Node]:
     return {anchor} | _between(anchor, producers, _is_scores) | _between(anchor, users, _is_mix)
 
 
+def own_core(softmax: ir.Node) -> set[ir.Node]:
+    """The same without what edgeprune reads the probabilities with, for a score."""
+    core = core_of(softmax)
+    behind = _after(softmax, core)
+    return {node for node in core if node not in behind or not (node.name or "").startswith(PREFIX)}
+
+
+def _after(softmax: ir.Node, core: set[ir.Node]) -> set[ir.Node]:
+    """Nodes of the core that depend on the softmax."""
+    behind: set[ir.Node] = set()
+    pending = [softmax]
+    while pending:
+        found = {node for node in users(pending.pop()) if node in core} - behind
+        behind |= found
+        pending += found
+    return behind
+
+
 def _between(
     start: ir.Node, step: Callable[[ir.Node], Iterable[ir.Node]], ends: Callable[[ir.Node], bool]
 ) -> set[ir.Node]:

@@ -9,14 +9,19 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from support.surgery import reduce
 
+from edgeprune._lowering_proof import prove_lowering
 from edgeprune_passes.canonicalize import Canonicalize
+from edgeprune_passes.registry import strategies
 from edgeprune_targets.attentions import count_attentions
 from edgeprune_targets.builders.tensorrt_rtx import build
 from edgeprune_targets.lacks import lacks
 from edgeprune_targets.latency import latency_per_block
+from edgeprune_targets.lowering import lower
 from edgeprune_targets.precision import to_fp16
 from edgeprune_targets.profiles import load_target
+from edgeprune_targets.runtimes import RUNTIMES
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the exporters warn about themselves
 
@@ -69,3 +74,28 @@ def test_the_latency_model_sees_twelve_equal_blocks(exported: Path) -> None:
     parts = {part.block: part.ms for part in latency_per_block(model, load_target("jetson-orin"))}
     assert sorted(parts) == list(range(-1, 12))
     assert len({round(parts[block], 6) for block in range(11)}) == 1  # the last has the head
+
+
+@pytest.mark.parametrize("strategy", ["", *sorted(set(strategies()) - {"keep-all"})])
+def test_every_lowering_is_equal_on_a_photograph(exported: Path, photographs: Path, strategy: str) -> None:
+    model = Canonicalize().apply(ir.load(exported)).model
+    if strategy:
+        reduce(model, {2: 137, 5: 96, 8: 67}, strategy)
+    feed = {"image": _photograph(photographs)}
+    target = load_target("jetson-orin")
+    for runtime in RUNTIMES[:3]:  # the others get the graph of the third, see test_lowering.py
+        for precision in ("fp32", "fp16") if runtime.typing == "strong" else ("fp32",):
+            proof = prove_lowering(model, lower(model, runtime, target, precision), feed, 1)
+            assert proof.passed, (runtime.name, precision, proof)
+    unfused = lower(model, RUNTIMES[2], target, "fp32", fused_attention=False)
+    assert unfused.changes["unfused-attention"] == 12
+    assert prove_lowering(model, unfused, feed, 1).passed
+
+
+@pytest.mark.usefixtures("rtx")
+def test_no_attention_is_fused_where_none_is_wanted(exported: Path, tmp_path: Path) -> None:
+    target = load_target("rtx-3090")
+    model = Canonicalize().apply(ir.load(exported)).model
+    typed = lower(model, RUNTIMES[-1], target, "fp16", fused_attention=False).model
+    (result,) = build(ir.to_proto(typed).SerializeToString(), [target], tmp_path, attentions=count_attentions(typed))
+    assert (result.error, result.attentions, result.fused_attentions) == (None, 12, 0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.core.graph import constant_of, static_shape
-from edgeprune_targets.attentions import core_of, is_attention
+from edgeprune_targets.attentions import is_attention, own_core
 from edgeprune_targets.lowering._rewrite import nodes_of, replace, tape_before
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _mixes(softmax: ir.Node) -> list[ir.Node]:
     """Products of the probabilities with the values, in the order of the graph."""
     behind = {softmax}
     found = []
-    core = core_of(softmax)
+    core = own_core(softmax)
     for node in softmax.graph or ():
         if node in core and any(v is not None and v.producer() in behind for v in node.inputs):
             behind.add(node)
