@@ -16,9 +16,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.core.errors import TargetError
-from edgeprune.core.graph import PREFIX
 from edgeprune.core.results import BlockLatency
-from edgeprune_targets.blocks import blocks_of
+from edgeprune_targets.blocks import block_in_name, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +29,6 @@ _MOST_BLOCKS = 2
 _ENTRY = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1f\s]|\[ONNX Layer: |$)")
 _FOREIGN = re.compile(r"ForeignNode\[(.+?)(?:\.\.\.(.+?))?\]\}?$")
 _SEPARATORS = re.compile(r"\x1f| \+ |[(),{}\s]+|\|\|")
-_OURS = re.compile(re.escape(PREFIX) + r"[a-z][a-z0-9-]*/(\d+)(?:/|$)")
 _AGAIN = "run ./bench.sh on the device again"
 
 
@@ -225,9 +223,9 @@ def _blocks(layer: Layer, block_of_node: Mapping[str, int]) -> tuple[int, ...]:
 
 def _block_of(node: str, block_of_node: Mapping[str, int]) -> Iterator[int]:
     """Its block, if known. What edgeprune wrote has it in the name; what lowering wrote begins with the old name."""
-    ours = _OURS.match(node)
+    ours = block_in_name(node)
     if ours is not None:
-        yield int(ours.group(1))
+        yield ours
         return
     while node:
         if node in block_of_node:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from edgeprune.core.graph import producers
+from edgeprune.core.graph import PREFIX, producers
 from edgeprune_targets.attentions import core_of, is_attention
 
 if TYPE_CHECKING:
@@ -13,13 +14,21 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 STEM = -1
+_OURS = re.compile(re.escape(PREFIX) + r"[a-z][a-z0-9-]*/(\d+)(?:/|$)")
+
+
+def block_in_name(name: str) -> int | None:
+    """Block of a node that edgeprune wrote, 'edgeprune/cut/3/gather' -> 3; None for the model's own."""
+    found = _OURS.match(name)
+    return int(found.group(1)) if found else None
 
 
 def blocks_of(nodes: Sequence[ir.Node]) -> dict[ir.Node, int]:
     """Block of each node: that of the last attention whose projections have begun on a path to it.
 
     What comes before the first block is `STEM`. The norm before a block's projections counts with the block before,
-    since a compiler fuses it with that block's last residual Add; the head counts with the last block.
+    since a compiler fuses it with that block's last residual Add; the head counts with the last block. What edgeprune
+    wrote for a block counts with that one.
 
     Args:
         nodes: of one graph, in its order.
@@ -32,8 +41,9 @@ def blocks_of(nodes: Sequence[ir.Node]) -> dict[ir.Node, int]:
                 starts.setdefault(_projection(node), index)
     blocks: dict[ir.Node, int] = {}
     for node in nodes:
+        written_for = block_in_name(node.name or "")
         inherited = max((blocks.get(producer, STEM) for producer in producers(node)), default=STEM)
-        blocks[node] = max(inherited, starts.get(node, STEM))
+        blocks[node] = max(inherited, starts.get(node, STEM)) if written_for is None else written_for
     return blocks
 
 

@@ -151,7 +151,9 @@ def test_nodes_of_a_graph_have_their_blocks(make_encoder: Callable[..., ir.Model
         node for node in model.graph if node.op_type == "Softmax" and not str(node.name).startswith("edgeprune/")
     ]
     assert [blocks[str(node.name)] for node in softmaxes] == list(range(len(softmaxes)))
-    assert blocks["edgeprune/cut/0/gather"] == 0
+    ours = {name: block for name, block in blocks.items() if name.startswith("edgeprune/")}
+    assert len(ours) > 5
+    assert set(ours.values()) == {0}  # also those of constants only, and those that the next block reads
     assert blocks[f"node_of_{model.graph[1].outputs[0].name}"] == before
 
 
