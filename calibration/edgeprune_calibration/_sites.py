@@ -26,6 +26,7 @@ class CutSite:
             new = own * old[index] + weights @ old[source]; or one matrix [B,K',T_before] of new = matrix @ old; empty
             where tokens are only dropped.
         size: the pruned graph's [B,K'] cumulated token sizes; None where attention does not ask.
+        scale: the pruned graph's [B,K',1] factor of merged rows; None where a mean stays as it is.
     """
 
     block: int
@@ -33,11 +34,12 @@ class CutSite:
     index: str
     merge: tuple[str, str, str] | tuple[str] | tuple[()] = ()
     size: str | None = None
+    scale: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The pruned graph's values that the cut reports."""
-        return (self.index, *self.merge) if self.size is None else (self.index, *self.merge, self.size)
+        return (self.index, *self.merge, *(name for name in (self.size, self.scale) if name is not None))
 
 
 def find_sites(pruned: ir.Model, plan: Plan, at: Sequence[str]) -> tuple[CutSite, ...]:
@@ -46,7 +48,8 @@ def find_sites(pruned: ir.Model, plan: Plan, at: Sequence[str]) -> tuple[CutSite
     sites = []
     for cut, value in zip(plan.cuts, at, strict=True):
         prefix = f"{PREFIX}cut/{cut.block}"
-        source, own, weights, size = (f"{prefix}/{part}" for part in ("source", "own", "weights", "size"))
+        parts = ("source", "own", "weights", "size", "scale")
+        source, own, weights, size, scale = (f"{prefix}/{part}" for part in parts)
         sites.append(
             CutSite(
                 block=cut.block,
@@ -54,6 +57,7 @@ def find_sites(pruned: ir.Model, plan: Plan, at: Sequence[str]) -> tuple[CutSite
                 index=f"{prefix}/index",
                 merge=(source, own, weights) if weights in known else (),
                 size=size if size in known else None,
+                scale=scale if scale in known else None,
             )
         )
     return tuple(sites)

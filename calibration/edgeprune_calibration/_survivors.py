@@ -7,7 +7,7 @@ position of the token that the cut's index names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,6 +64,21 @@ def merge_matrix(index: Array, source: Array, own: Array, weights: Array, length
         # Not `sample[:, sources] +=`: that counts a token that is named twice only once.
         np.add.at(sample.T, np.asarray(sources, dtype=np.int64), shares.T)
     return matrix
+
+
+def scaled(survivors: Survivors, scale: Array) -> Survivors:
+    """The same with every token of the stream multiplied by `scale` [B,K,1] behind the mean.
+
+    Raises:
+        PassError: if a factor is below one: it gives a mean back the length that averaging took from it.
+    """
+    if survivors.mix is None or not (scale >= 1 - 1e-3).all():
+        msg = f"factors of merged tokens are {scale.min():.4f}..{scale.max():.4f}, expected 1 or more behind a merge"
+        raise PassError(msg, hint=BUG)
+    mix = survivors.mix.copy()
+    for sample, rows, factors in zip(mix, survivors.positions, scale, strict=True):
+        sample[rows] *= factors.reshape(-1, 1)
+    return replace(survivors, mix=mix)
 
 
 def column_bias(survivors: Survivors, tokens: int) -> Array:

@@ -22,9 +22,10 @@ from edgeprune.core.graph import constant_of, name_of, static_shape
 from edgeprune.core.results import Exactness
 from edgeprune_calibration._compared import Comparison, Lengths, Shapes, find_comparisons, take_rows
 from edgeprune_calibration._masked import MaskedDense
+from edgeprune_calibration._restored import Tap, expected, find_taps, stream_rows
 from edgeprune_calibration._sites import CutSite, find_sites
 from edgeprune_calibration._specs import Array
-from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, whole
+from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, scaled, whole
 from edgeprune_calibration.data import Feed
 from edgeprune_calibration.runner import Runner
 
@@ -133,7 +134,11 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
     shapes = _shapes(task.dense, feed), _shapes(task.pruned, feed)
     last = _find(task.dense, task.cuts[-1].at)
     compared = tuple(compare or find_comparisons(task.dense, task.pruned, last, shapes, task.lengths))
-    names = [comparison.dense for comparison in compared]
+    taps = () if compare else find_taps(task.dense, task.pruned, [cut.at for cut in task.cuts])
+    if taps:  # compared whole at the taps; behind them stand the dense graph's own nodes
+        compared = tuple(comparison for comparison in compared if not comparison.restored)
+    streams = [cut.at for cut in task.cuts] if taps else []
+    names = [*(comparison.dense for comparison in compared), *(tap.dense for tap in taps), *streams]
     copy = _exposed(task.dense, names)
     masked = MaskedDense(copy, shapes[0], _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens), task.tokens)
     if not masked.place([_find(copy, cut.at) for cut in task.cuts], [bool(cut.merge) for cut in task.cuts]):
@@ -141,10 +146,11 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
         raise ValidationError(msg, hint="the cut would change no later block; check the block's number")
     reported = [name for cut in task.cuts for name in cut.names]
     constants = _constants(task.pruned, reported)
-    computed = [name for name in reported if name not in constants] + [comparison.pruned for comparison in compared]
+    computed = [name for name in reported if name not in constants]
+    computed += [*(comparison.pruned for comparison in compared), *(tap.pruned for tap in taps)]
     graphs = copy, _exposed(task.pruned, computed), _exposed(task.dense, names)
     first, second, third = (Runner(graph, threads=threads) for graph in graphs)
-    return _Proof(task, masked, (first, second, third), compared, constants)
+    return _Proof(task, masked, (first, second, third), compared, taps, constants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +161,7 @@ class _Proof:
     masked: MaskedDense
     sessions: tuple[Runner, Runner, Runner]
     compared: tuple[Comparison, ...]
+    taps: tuple[Tap, ...]
     constants: Feed
 
     def check(self, feed: Feed, worst: _Worst) -> None:
@@ -179,6 +186,17 @@ class _Proof:
                 raise ValidationError(msg, hint="compare a value that has one row per token, or no row per token")
             worst.add(found, wanted, take_rows(dense[comparison.dense], comparison, positions, tokens))
 
+        self._check_taps(pruned, masked, dense, after, worst)
+
+    def _check_taps(self, pruned: Feed, masked: Feed, dense: Feed, after: Sequence[Survivors], worst: _Worst) -> None:
+        """Hold every restored stream, all tokens of it, against its mode's formula."""
+        shape = self.masked.batch, self.masked.tokens
+        for tap in self.taps:
+            streams = [stream_rows(masked[cut.at], *shape) for cut in self.task.cuts]
+            y, found = stream_rows(masked[tap.dense], *shape), pruned[tap.pruned]
+            wanted = expected(tap, streams, y, after, self.task.plan.prefix_tokens, found)
+            worst.add(found, wanted, stream_rows(dense[tap.dense], *shape))
+
     def _survivors(self, pruned: Feed) -> list[Survivors]:
         batch, tokens, prefix = self.masked.batch, self.masked.tokens, self.task.plan.prefix_tokens
         out, current = [], whole(batch, tokens)
@@ -192,6 +210,8 @@ class _Proof:
             merge = [_each(pruned, name, batch) for name in site.merge]
             size = None if site.size is None else _each(pruned, site.size, batch)
             current = after_cut(current, index, _matrix(index, merge, current), size, tokens)
+            if site.scale is not None:
+                current = scaled(current, _each(pruned, site.scale, batch))
             out.append(current)
         return out
 

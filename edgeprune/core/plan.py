@@ -19,7 +19,7 @@ SCHEMA = 1
 
 Option: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "fp16"]
-Restore: TypeAlias = Literal["auto", "last-seen", "unmerge", "none"]
+Restore: TypeAlias = Literal["auto", "last-seen", "nearest", "soft", "residual-delta", "cluster", "unmerge", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

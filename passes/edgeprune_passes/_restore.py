@@ -1,11 +1,9 @@
-"""Bring the tokens back, before a head or an output that needs them all."""
+"""Bring the tokens back, before a head or an output that needs them all: the mechanism that all modes share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
 from edgeprune.core.errors import PlanError
@@ -14,24 +12,17 @@ from edgeprune.core.graph import PREFIX, consumers, downstream, upstream
 from edgeprune.core.tape import Tape, fresh_name
 from edgeprune_passes._cut import replace_input
 from edgeprune_passes._layout import from_stream, to_stream
-from edgeprune_passes._rows import gather_rows, row_of
+from edgeprune_passes.registry import make_restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edgeprune.core.flow.labels import Label
     from edgeprune.core.plan import Restore
-    from edgeprune_passes.selection import Selection
+    from edgeprune_passes.restores._done import Done
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Done:
-    """One cut that was made: the stream before it, the stream after it, and what was selected."""
-
-    before: ir.Value
-    after: ir.Value
-    selection: Selection
-    tokens: int
+# What a restored stream is called: proofs read the mode and the dense stream off it.
+RESTORED = f"{PREFIX}restored"
 
 
 def free_users(value: ir.Value, anchors: Iterable[ir.Node]) -> list[ir.Node]:
@@ -74,7 +65,7 @@ def _take_over_output(model: ir.Model, value: ir.Value, new: ir.Value) -> None:
 
 
 def lower_restore(
-    model: ir.Model, node: ir.Node, label: Label, history: Sequence[Done], batch: int, mode: Restore = "auto"
+    model: ir.Model, node: ir.Node, label: Label, history: Sequence[Done], batch: int, restore: Restore = "auto"
 ) -> None:
     """Replace a Restore node by plain operators that undo, in reverse order, the cuts above it.
 
@@ -84,30 +75,27 @@ def lower_restore(
         label: of its input, with the tokens of the dense model.
         history: the cuts that were made.
         batch: B.
-        mode: `unmerge` gives each merged token its group's value and refuses dropped ones; `last-seen` gives every
-            token that did not go on itself what it was at its cut; `auto` unmerges merged tokens and takes dropped ones
-            as last seen.
+        restore: name of a mode; `auto` unmerges where every cut only merged, and else takes `residual-delta`.
 
     Raises:
-        PlanError: if tokens were dropped that `unmerge` should bring back.
+        PlanError: if the mode refuses these cuts.
     """
     value = node.inputs[0]
     assert value is not None
     above = upstream(value)
-    cuts = [done for done in history if done.after.producer() in above]
-    tape = Tape(model, before=node, prefix=node.name or "edgeprune/restore")
-    stream = _to_stream(tape, value, label, batch)
-    if mode == "last-seen":
-        cuts = [replace(done, selection=replace(done.selection, merge=None, covers=False)) for done in cuts]
-    covered = all(done.selection.covers for done in cuts)
-    if mode == "unmerge" and not covered:
-        msg = f"`{value.name}` cannot be unmerged: tokens were dropped"
+    # A cut that kept everything is undone already: a mode that averages would change it.
+    cuts = [done for done in history if done.after.producer() in above and not _whole(done)]
+    mode = make_restore(mode_for(restore, cuts))
+    refused = mode.refuses(cuts)
+    if refused is not None:
+        msg = f"`{value.name}` cannot be restored by {mode.name}: {refused}"
         raise PlanError(msg, hint="choose a strategy that only merges, such as tome, or --restore auto")
-    if cuts and covered:
-        stream = _unmerge(tape, stream, cuts)
-    else:
-        for done in reversed(cuts):
-            stream = _last_seen(tape, stream, done)
+    name = node.name or "edgeprune/restore"
+    tape = Tape(model, before=node, prefix=name)
+    stream = _to_stream(tape, value, label, batch)
+    if cuts:
+        stream = mode.bring_back(tape, stream, cuts)
+        stream.name = fresh_name(model, f"{RESTORED}/{mode.name}/{name.removeprefix(f'{PREFIX}restore/')}")
     full = from_stream(tape, stream, label, batch)
     if node.outputs[0].is_graph_output():
         full = tape.op("Identity", full)
@@ -116,45 +104,22 @@ def lower_restore(
     model.graph.remove(node, safe=True)
 
 
+def mode_for(restore: Restore, cuts: Sequence[Done]) -> str:
+    """The mode that a word of the plan stands for.
+
+    On the saliency ViT `residual-delta` was the best of all modes for every strategy that drops tokens.
+    """
+    if restore != "auto":
+        return restore
+    return "unmerge" if all(done.selection.covers for done in cuts) else "residual-delta"
+
+
+def _whole(done: Done) -> bool:
+    shape = done.selection.index.shape
+    return shape is not None and shape[1] == done.tokens
+
+
 def _to_stream(tape: Tape, value: ir.Value, label: Label, batch: int) -> ir.Value:
     """The shortened stream as [B, K, D]: the label still counts the tokens of the dense model."""
     kept = tape.shape(value)[label.token_axes[0]]
     return to_stream(tape, value, label.with_axis(label.token_axes[0], (Tokens((Segment(0, kept),)),)), batch)
-
-
-def _assignment(tape: Tape, done: Done) -> tuple[ir.Value, ir.Value]:
-    """For each old token the new one that holds it, int64 [B, T], and whether there is one, bool [B, T]."""
-    where, held = _position(tape, done.selection.index, done.tokens)
-    merge = done.selection.merge
-    if merge is None:
-        return where, held
-    place, merged = _position(tape, merge.source, done.tokens)
-    into = tape.op("GatherElements", row_of(tape, done.selection.index, merge.into), place, axis=1)
-    return tape.op("Where", merged, into, where), tape.op("Or", held, merged)
-
-
-def _position(tape: Tape, index: ir.Value, tokens: int) -> tuple[ir.Value, ir.Value]:
-    """Where each of `tokens` stands in `index` [B, K], and whether it stands there."""
-    everyone = tape.constant(np.arange(tokens, dtype=np.int64).reshape(1, 1, -1))
-    equal = tape.op("Equal", tape.op("Unsqueeze", index, tape.ints([-1])), everyone)
-    member = tape.op("Cast", equal, to=1)
-    where = tape.op("ArgMax", member, axis=1, keepdims=0)
-    return where, tape.op("Greater", tape.reduce("ReduceMax", member, 1), tape.scalar(0.0))
-
-
-def _unmerge(tape: Tape, stream: ir.Value, cuts: Sequence[Done]) -> ir.Value:
-    """Give each token the value of the group it went into: one gather for all cuts."""
-    where, _ = _assignment(tape, cuts[-1])
-    for done in reversed(cuts[:-1]):
-        earlier, _ = _assignment(tape, done)
-        where = tape.op("GatherElements", where, earlier, axis=1)
-    return gather_rows(tape, stream, where)
-
-
-def _last_seen(tape: Tape, stream: ir.Value, done: Done) -> ir.Value:
-    """Tokens that went on take their new value, dropped ones what they were at the cut."""
-    where, held = _assignment(tape, done)
-    kept = tape.shape(stream)[1]
-    own = tape.constant(np.arange(kept, kept + done.tokens, dtype=np.int64)[None])
-    both = tape.op("Concat", stream, done.before, axis=1)
-    return gather_rows(tape, both, tape.op("Where", held, where, own))

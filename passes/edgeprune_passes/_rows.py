@@ -29,4 +29,7 @@ def merged_rows(tape: Tape, stream: ir.Value, kept: ir.Value, merge: Merge) -> i
     """Kept rows with the merged ones averaged in; a product with a small matrix in place of a scatter."""
     sources = gather_rows(tape, stream, merge.source, name="sources")
     added = tape.op("MatMul", merge.weights, sources, name="merged")
-    return tape.op("Add", tape.op("Mul", kept, merge.own), added, name="stream")
+    if merge.scale is None:
+        return tape.op("Add", tape.op("Mul", kept, merge.own), added, name="stream")
+    mean = tape.op("Add", tape.op("Mul", kept, merge.own), added, name="mean")
+    return tape.op("Mul", mean, merge.scale, name="stream")

@@ -16,11 +16,12 @@ from edgeprune.core.tape import Tape
 from edgeprune_passes._cut import propagate, relabel, replace_input
 from edgeprune_passes._layout import from_stream, to_stream
 from edgeprune_passes._output import State, cut_output, require_readout
-from edgeprune_passes._restore import Done, free_users, lower_restore, place_restore
+from edgeprune_passes._restore import free_users, lower_restore, place_restore
 from edgeprune_passes._rows import gather_rows, merged_rows
 from edgeprune_passes._sizes import Weighed, attentions, weigh
 from edgeprune_passes.registry import make_strategy
-from edgeprune_passes.selection import Selection, Site, named
+from edgeprune_passes.restores._done import Done
+from edgeprune_passes.selection import Site, named
 from edgeprune_passes.strategies.keep_all import KeepAll
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class ReduceTokens:
 
     Attributes:
         cuts: in the order of their blocks.
-        restore: `auto`, `last-seen` and `unmerge` bring all tokens back before heads and outputs that need them; `none`
-            lets per-token outputs get shorter and refuses heads that need all tokens.
+        restore: how all tokens are brought back before heads and outputs that need them: `auto` or the name of a mode;
+            `none` lets per-token outputs get shorter and refuses heads that need all tokens.
         output: reduction of the tokens that leave for the outputs, which then get shorter, with `kept_indices`.
 
     Raises: `PlanError` if a block has no cut point, or a strategy refuses it.
@@ -110,7 +111,18 @@ class _Work:
         new = from_stream(tape, kept, label, self.stream.batch)
         for user in users:
             replace_input(user, value, new)
-        self._finish(new, label, selection, before, tape)
+        self._finish(
+            Done(
+                before=before,
+                reduced=kept,
+                after=new,
+                selection=selection,
+                tokens=self.tokens,
+                prefix=self.stream.prefix,
+            ),
+            label,
+            tape,
+        )
 
     def _cut_point(self, cut: TokenCut, strategy: Strategy) -> tuple[Block, ir.Value]:
         """The block and the value at which a cut is made.
@@ -156,8 +168,9 @@ class _Work:
         """Patch tokens that are left."""
         return self.tokens - self.stream.prefix
 
-    def _finish(self, new: ir.Value, label: Label, selection: Selection, before: ir.Value, tape: Tape) -> None:
+    def _finish(self, done: Done, label: Label, tape: Tape) -> None:
         """Let everything behind a cut follow, and remember what was done."""
+        new, selection = done.after, done.selection
         resize = Resize(self.tokens, tape.shape(selection.index)[1], self.stream.prefix)
         flow = propagate(self.model, {new: label}, resize, selection.index, batch=self.stream.batch, prefix=tape.prefix)
         self.size = selection.size
@@ -166,7 +179,7 @@ class _Work:
             self.log_size = tape.op("Unsqueeze", tape.op("Log", selection.size), tape.ints([1, 2]), name="log_size")
         for node, logits, axis in attentions(self.model.graph, flow, resize):
             self._weighed[node] = Weighed(self.log_size, logits, axis, resize)
-        self.history.append(Done(before, new, selection, self.tokens))
+        self.history.append(done)
         self.tokens = resize.after
 
     def _after(self, value: ir.Value) -> ir.Node | None:
@@ -190,6 +203,9 @@ class _Work:
         flow = self.stream.flow
         tree = token_dominators(list(self.model.graph), self.stream)
         anchors = [a.softmax for block in self.found.blocks for a in block.attentions]
+        # The residual of the last block meets its shortened branch, though no attention is behind it.
+        joins = [block.cut.producer() for block in self.found.blocks if block.cut is not None]
+        anchors += [node for node in joins if node is not None]
         first = self.found.blocks[self.cuts_start()].cut if self.found.blocks else None
         chains = [tree.chain(value) for value in self._exits(restore)]
         cut = [chain for chain in chains if first is None or first in chain]

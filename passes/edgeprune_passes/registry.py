@@ -13,6 +13,7 @@ from edgeprune.core.errors import PlanError
 if TYPE_CHECKING:
     from edgeprune.core.passes import Pass
     from edgeprune.core.plan import Option, PassSpec, StrategySpec
+    from edgeprune_passes.restores._done import RestoreMode
     from edgeprune_passes.selection import Strategy
 
 T = TypeVar("T")
@@ -27,6 +28,14 @@ _STRATEGIES = {
     "tome": "edgeprune_passes.strategies.tome:Tome",
     "prune-merge": "edgeprune_passes.strategies.prune_merge:PruneMerge",
     "importance-merge": "edgeprune_passes.strategies.importance_merge:ImportanceMerge",
+}
+_RESTORES = {
+    "last-seen": "edgeprune_passes.restores.last_seen:LastSeen",
+    "nearest": "edgeprune_passes.restores.nearest:Nearest",
+    "soft": "edgeprune_passes.restores.soft:Soft",
+    "residual-delta": "edgeprune_passes.restores.residual_delta:ResidualDelta",
+    "cluster": "edgeprune_passes.restores.cluster:Cluster",
+    "unmerge": "edgeprune_passes.restores.unmerge:Unmerge",
 }
 _PASSES = {
     "canonicalize": "edgeprune_passes.canonicalize:Canonicalize",
@@ -56,16 +65,34 @@ def passes() -> dict[str, type[Pass]]:
     return _load(_PASSES, "edgeprune.passes")
 
 
+@cache
+def restores() -> dict[str, type[RestoreMode]]:
+    """All modes of restoring by name: those that `core.plan.Restore` lists beside `auto` and `none`."""
+    return {name: _imported(path) for name, path in _RESTORES.items()}
+
+
+def make_restore(name: str) -> RestoreMode:
+    """A mode of restoring.
+
+    Raises:
+        PlanError: for an unknown name, naming the nearest.
+    """
+    return _make("restore", restores(), name, {})
+
+
 def _load(own: dict[str, str], group: str) -> dict[str, type]:
-    found: dict[str, type] = {}
-    for name, path in own.items():
-        module, _, attribute = path.partition(":")
-        found[name] = getattr(import_module(module), attribute)
+    found = {name: _imported(path) for name, path in own.items()}
     for point in entry_points(group=group):
         if point.name in found:
             msg = f"two plug-ins of `{group}` are named `{point.name}`: one is {point.value}"
             raise PlanError(msg, hint="uninstall one of the two packages")
         found[point.name] = point.load()
+    return found
+
+
+def _imported(path: str) -> type:
+    module, _, attribute = path.partition(":")
+    found: type = getattr(import_module(module), attribute)
     return found
 
 
