@@ -1,30 +1,21 @@
-"""The kernels that a fusing compiler makes of a graph, roughly: what the latency model adds up.
-
-One kernel for each matrix product, one for a whole attention, one for each group of element-wise and norm nodes that
-no matrix product separates. Views (Reshape, Transpose ...) are free.
-"""
+"""The kernels that a fusing compiler makes of a graph, with shapes and traffic: what the latency model adds up."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgeprune.core.errors import TargetError
-from edgeprune.core.graph import producers
-from edgeprune_targets.attentions import core_of, is_attention
+from edgeprune_targets._launches import PRODUCTS, launches
+from edgeprune_targets.attentions import is_attention
 from edgeprune_targets.blocks import blocks_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Kind: TypeAlias = Literal["gemm", "attention", "select", "pointwise"]
-
-_FREE = frozenset(
-    {"Constant", "Shape", "Size", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Transpose"}
-)
-_HEAVY = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose", "Attention", "MultiHeadAttention", "TopK"})
+Kind: TypeAlias = Literal["gemm", "conv", "depthwise", "attention", "select", "pointwise"]
+_FLOAT_BYTES = {"int8": 1, "fp16": 2, "fp32": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +56,8 @@ def kernels_of(model: ir.Model, precision: str) -> tuple[Kernel, ...]:
         TargetError: if the shape of a value is unknown.
     """
     nodes = tuple(_with_shapes(model).graph)
-    groups = _groups(nodes)
     blocks = blocks_of(nodes)
-    out = []
-    for members in groups:
-        heavy = [node for node in members if node.op_type in _HEAVY]
-        head = next((node for node in members if is_attention(node)), (heavy or members)[0])
-        out.append(_kernel(head, members, blocks[head], precision))
-    return tuple(out)
+    return tuple(_kernel(members, blocks, precision) for members in launches(nodes))
 
 
 def _with_shapes(model: ir.Model) -> ir.Model:
@@ -85,53 +70,37 @@ def _with_shapes(model: ir.Model) -> ir.Model:
     return copy
 
 
-def _groups(nodes: tuple[ir.Node, ...]) -> list[list[ir.Node]]:
-    """Members of each kernel. Element-wise nodes join if the same number of heavy kernels lies before them."""
-    core = {member: anchor for anchor in nodes if is_attention(anchor) for member in core_of(anchor)}
-    levels: dict[ir.Node, int] = {}
-    parent: dict[ir.Node, ir.Node] = {}
-
-    def find(node: ir.Node) -> ir.Node:
-        while parent[node] is not node:
-            node = parent[node]
-        return node
-
-    for node in nodes:
-        before = [producer for producer in producers(node) if producer in levels]
-        heavy = node in core or node.op_type in _HEAVY
-        levels[node] = max(
-            (levels[producer] + (producer in core or producer.op_type in _HEAVY) for producer in before), default=0
-        )
-        parent[node] = core.get(node, node)
-        parent.setdefault(parent[node], parent[node])
-        if heavy:
-            continue
-        for producer in before:
-            if producer not in core and producer.op_type not in _HEAVY and levels[producer] == levels[node]:
-                parent[find(producer)] = find(node)
-    groups: dict[ir.Node, list[ir.Node]] = defaultdict(list)
-    for node in nodes:
-        groups[find(node)].append(node)
-    return [members for members in groups.values() if any(node.op_type not in _FREE for node in members)]
-
-
-def _kernel(head: ir.Node, members: list[ir.Node], block: int, precision: str) -> Kernel:
+def _kernel(members: list[ir.Node], blocks: dict[ir.Node, int], precision: str) -> Kernel:
+    head = _head(members)
     weights, activations = _traffic(members, precision)
-    name = head.name or head.op_type
-    if is_attention(head):
-        batch, m, n, k = _attention_shape(head, members)
-        kind: Kind = "attention"
-        flops = 4 * batch * m * n * k
-    elif head.op_type in _HEAVY and head.op_type != "TopK":
-        batch, m, n, k = _product_shape(head)
-        kind, flops = "gemm", 2 * batch * m * n * k
-    else:
-        batch, m, n, k, flops = 1, 0, 0, 0, 0
-        kind = "select" if head.op_type == "TopK" else "pointwise"
+    kind, (batch, m, n, k) = _shape(head, members)
+    flops = (4 if kind == "attention" else 2) * batch * m * n * k
     return Kernel(
-        kind=kind, node=name, block=block, batch=batch, m=m, n=n, k=k, flops=flops,
+        kind=kind, node=head.name or head.op_type, block=blocks[head], batch=batch, m=m, n=n, k=k, flops=flops,
         weight_bytes=weights, activation_bytes=activations,
     )  # fmt: skip
+
+
+def _head(members: list[ir.Node]) -> ir.Node:
+    """The node that a kernel is known by: an attention's anchor, else a product, a TopK, or the first."""
+    for wanted in (is_attention, lambda node: node.op_type in PRODUCTS, lambda node: node.op_type == "TopK"):
+        found = next(filter(wanted, members), None)
+        if found is not None:
+            return found
+    return members[0]
+
+
+def _shape(head: ir.Node, members: list[ir.Node]) -> tuple[Kind, tuple[int, int, int, int]]:
+    if is_attention(head):
+        return "attention", _attention_shape(head, members)
+    if head.op_type not in PRODUCTS:
+        return ("select" if head.op_type == "TopK" else "pointwise"), (1, 0, 0, 0)
+    if head.op_type in {"Conv", "ConvTranspose"}:
+        shape = _convolution_shape(head)
+        return ("conv" if shape[0] == 1 else "depthwise"), shape
+    batch, m, n, k = _product_shape(head)
+    siblings = (node for node in members if node.op_type in {"MatMul", "Gemm"} and node is not head)
+    return "gemm", (batch, m, n + sum(dims(node.outputs[0])[-1] for node in siblings), k)
 
 
 def _traffic(members: list[ir.Node], precision: str) -> tuple[int, int]:
@@ -151,8 +120,8 @@ def _bytes(value: ir.Value, precision: str) -> int:
     size = prod(dims(value))
     if value.dtype is None:
         return 4 * size
-    wide = value.dtype.name == "FLOAT" and precision == "fp16"
-    return 2 * size if wide else int(size * value.dtype.itemsize)
+    size_of_one = _FLOAT_BYTES[precision] if value.dtype.name == "FLOAT" else value.dtype.itemsize
+    return int(size * size_of_one)
 
 
 def dims(value: ir.Value) -> tuple[int, ...]:
@@ -178,12 +147,20 @@ def _attention_shape(head: ir.Node, members: list[ir.Node]) -> tuple[int, int, i
     return prod(outer), rows, columns, size
 
 
+def _convolution_shape(node: ir.Node) -> tuple[int, int, int, int]:
+    """Groups, pixels of all images, channels a group, and the size of the window."""
+    batch, channels, *space = dims(node.outputs[0])
+    groups = node.attributes.get_int("group", 1)
+    window = dims(_given(node.inputs[1]))
+    if node.op_type == "Conv":
+        return groups, batch * prod(space), channels // groups, prod(window[1:])
+    pixels = batch * prod(dims(_given(node.inputs[0]))[2:])  # each input pixel makes a patch of the output
+    return groups, pixels, prod(window[1:]), window[0] // groups
+
+
 def _product_shape(node: ir.Node) -> tuple[int, int, int, int]:
     *outer, n = dims(node.outputs[0])
     left, right = _given(node.inputs[0]), _given(node.inputs[1])
-    if node.op_type in {"Conv", "ConvTranspose"}:
-        batch, channels, *space = dims(node.outputs[0])
-        return 1, batch * prod(space), channels, prod(dims(right)[1:])
     if node.op_type == "Gemm":
         return 1, prod(outer), n, prod(dims(left)) // max(1, prod(outer))
     if node.op_type == "Einsum":

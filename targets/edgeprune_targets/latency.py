@@ -1,35 +1,42 @@
 """The latency model: a roofline per kernel, read from the graph's own shapes. Its numbers are modelled, not measured.
 
-    time = max(operations / rate, bytes / bandwidth) + launch
+    time = sum over kernels of ((compute^2 + memory^2)^(1/2) + launch), and not below energy / power limit
 
-A matrix product runs in tiles and the tiles in waves over the SMs, so that a few rows less may gain nothing.
+A matrix product runs in tiles and the tiles in waves over the SMs, so that a few rows less may gain nothing. The
+utilisations are fitted on published timings (benchmarks/bench_latency_model.py); the interval is as wide as the errors
+of devices and models that the fit was not shown.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from math import ceil
+from math import exp, log
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from edgeprune_targets.kernels import Kernel, kernels_of
+from edgeprune.core.results import Interval
+from edgeprune_targets._coefficients import coefficients, fitted, machine_of
+from edgeprune_targets._utilisation import Ideal, held_back, ideal, is_resident, kernel_parts
+from edgeprune_targets.kernels import kernels_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
 
-    from edgeprune_targets.profiles import Target
+    from edgeprune_targets._utilisation import Coefficients, Machine
+    from edgeprune_targets.kernels import Kernel
+    from edgeprune_targets.target import Target
 
 Precision: TypeAlias = Literal["fp32", "fp16"]
 
-METHOD = "roofline per fused kernel with tile and wave quantisation; constants in the target's profile"
-# Rows, columns, and share of the best tile's rate: small tiles reload their operands more often.
-_TILES = ((128, 256, 1.0), (128, 128, 0.97), (64, 128, 0.85), (64, 64, 0.7), (32, 64, 0.5), (16, 64, 0.3))
-_SPLITS = (1, 2, 4)  # a short product may split its sum over SMs, and pays for adding the parts up
-_SPLIT_COST = 0.9
-_ATTENTION_ROWS = 64
-_ATTENTION_SHARE = 0.6  # of a matrix product's rate: softmax lies between the two products
-_L2_GAIN = 3.0  # bandwidth of the level-2 cache over that of the memory, about, on all profiles
-_SELECT_US = 6.0  # TopK sorts in several dependent steps; its cost hardly depends on a token count
+METHOD = (
+    "roofline per fused kernel with tile and wave quantisation, utilisations fitted on published TensorRT timings; "
+    "80 % interval from devices and models left out of the fit"
+)
+_SELECTION = "edgeprune/"  # nodes of a cut are named so; no timing of such kernels was published
+_SELECTION_FACTOR = 2.0  # the time of what a cut adds may be half or double
+_LEAST_GAIN = 0.1  # of the logarithm of a speed-up, below which its error does not shrink further
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +48,115 @@ class BlockLatency:
     kernels: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """Shares of a run's time by what limits it; they add up to 1."""
+
+    compute: float
+    memory: float
+    launch: float
+
+    @property
+    def most(self) -> str:
+        """What limits most of the time."""
+        return max(("compute", "memory", "launch"), key=lambda name: float(getattr(self, name)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Modelled latency of one run of a graph on one target, at the graph's static shapes.
+
+    Attributes:
+        target: name of the profile.
+        precision: of the matrix products.
+        p50_ms: the modelled median.
+        interval: 80 % of true medians are to lie inside.
+        blocks: the same by block, ordered; the head counts with the last block.
+        kernels: launches of one run.
+        bound: what limits it.
+        selection_ms: time of what cuts added to the graph; no published timing holds such kernels.
+        confidence: what the fit has seen of this device and this kind of model, in words.
+    """
+
+    target: str
+    precision: Precision
+    p50_ms: float
+    interval: Interval
+    blocks: tuple[BlockLatency, ...]
+    kernels: int
+    bound: Bound
+    selection_ms: float
+    confidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """One kernel with its parts in microseconds."""
+
+    kernel: Kernel
+    compute: float
+    memory: float
+    launch: float
+
+    @property
+    def work(self) -> float:
+        return float((self.compute**2 + self.memory**2) ** 0.5)
+
+    @property
+    def total(self) -> float:
+        return self.work + self.launch
+
+
+def estimate(model: ir.Model, target: Target, precision: Precision = "fp16") -> Estimate:
+    """Model the latency of one run.
+
+    Raises:
+        TargetError: if a shape is unknown.
+    """
+    machine = machine_of(target)
+    at = coefficients(machine.family, precision)
+    kernels = kernels_of(model, precision)
+    resident = is_resident(sum(kernel.weight_bytes for kernel in kernels), machine)
+    ideals = [ideal(kernel, machine, precision, resident=resident) for kernel in kernels]
+    timed = [_Timed(kernel, *kernel_parts(part, at)) for kernel, part in zip(kernels, ideals, strict=True)]
+    total_us = _total_us(timed, ideals, machine, at)
+    scale = total_us / (sum(kernel.total for kernel in timed) + at("start")) / 1e3
+    seen = _seen(target, machine, kernels)
+    return Estimate(
+        target=target.name,
+        precision=precision,
+        p50_ms=total_us / 1e3,
+        interval=_interval(total_us / 1e3, seen),
+        blocks=_blocks(timed, at("start"), scale),
+        kernels=len(kernels),
+        bound=_bound(timed, at("start")),
+        selection_ms=scale * sum(kernel.total for kernel in timed if kernel.kernel.node.startswith(_SELECTION)),
+        confidence=_CONFIDENCE[seen],
+    )
+
+
+def compare(dense: Estimate, pruned: Estimate) -> Interval:
+    """80 % interval of the speed-up of `pruned` over `dense`; its middle is the ratio of their medians.
+
+    Both estimates are wrong in the same direction, so the interval is narrower than the two latencies would give. Its
+    width is that of measured pairs (one model on one device at two batches or input sizes), relative to the logarithm
+    of the speed-up, and that of the selection, which no published timing holds and which may take half or double.
+    """
+    ratio = dense.p50_ms / pruned.p50_ms
+    rest = pruned.p50_ms - pruned.selection_ms
+    width = float(fitted()["speed_up_half_width"]) * max(abs(log(dense.p50_ms / rest)), _LEAST_GAIN)
+    slow = log((rest + pruned.selection_ms * _SELECTION_FACTOR) / pruned.p50_ms)
+    fast = log(pruned.p50_ms / (rest + pruned.selection_ms / _SELECTION_FACTOR))
+    return Interval(low=ratio * exp(-((width**2 + slow**2) ** 0.5)), high=ratio * exp((width**2 + fast**2) ** 0.5))
+
+
 def model_latency_ms(model: ir.Model, target: Target, precision: Precision = "fp16") -> float:
     """Modelled latency of one run at the graph's static shapes, in milliseconds.
 
     Raises:
         TargetError: if a shape is unknown.
     """
-    return sum(part.ms for part in latency_per_block(model, target, precision))
+    return estimate(model, target, precision).p50_ms
 
 
 def latency_per_block(model: ir.Model, target: Target, precision: Precision = "fp16") -> tuple[BlockLatency, ...]:
@@ -56,67 +165,53 @@ def latency_per_block(model: ir.Model, target: Target, precision: Precision = "f
     Raises:
         TargetError: if a shape is unknown.
     """
-    kernels = kernels_of(model, precision)
-    resident = sum(kernel.weight_bytes for kernel in kernels) < 0.5e6 * target.l2_mb
+    return estimate(model, target, precision).blocks
+
+
+def _total_us(timed: Sequence[_Timed], ideals: Sequence[Ideal], machine: Machine, at: Coefficients) -> float:
+    kernels_us = sum(kernel.total for kernel in timed) + at("start")
+    return float(held_back(kernels_us, sum(part.energy_uj for part in ideals), machine.watts, at))
+
+
+def _blocks(timed: Sequence[_Timed], start_us: float, scale: float) -> tuple[BlockLatency, ...]:
+    """Times by block; what it takes to start counts with the first."""
     times: dict[int, list[float]] = defaultdict(list)
-    for kernel in kernels:
-        times[kernel.block].append(kernel_ms(kernel, target, precision, resident=resident))
-    return tuple(BlockLatency(block, sum(parts), len(parts)) for block, parts in sorted(times.items()))
+    for kernel in timed:
+        times[kernel.kernel.block].append(kernel.total)
+    first = min(times, default=-1)
+    return tuple(
+        BlockLatency(block, scale * (sum(parts) + (start_us if block == first else 0.0)), len(parts))
+        for block, parts in sorted(times.items())
+    )
 
 
-def kernel_ms(kernel: Kernel, target: Target, precision: Precision, *, resident: bool) -> float:
-    """Modelled time of one kernel in milliseconds.
-
-    Args:
-        kernel: shape and traffic.
-        target: the device's numbers.
-        precision: of the matrix products.
-        resident: whether all weights stay in the level-2 cache from run to run.
-    """
-    compute_us = _compute_us(kernel, target, precision)
-    bytes_a_us = target.memory_bandwidth_gbs * 1e3 * target.bandwidth_utilisation
-    near = kernel.activation_bytes < 0.5e6 * target.l2_mb
-    memory_us = kernel.weight_bytes / (bytes_a_us * (_L2_GAIN if resident else 1.0))
-    memory_us += kernel.activation_bytes / (bytes_a_us * (_L2_GAIN if near else 1.0))
-    return (max(compute_us, memory_us) + target.launch_overhead_us) / 1e3
+def _bound(timed: Sequence[_Timed], start_us: float) -> Bound:
+    total = sum(kernel.total for kernel in timed) + start_us
+    compute = sum(kernel.work for kernel in timed if kernel.compute >= kernel.memory) / total
+    memory = sum(kernel.work for kernel in timed if kernel.compute < kernel.memory) / total
+    return Bound(compute=compute, memory=memory, launch=1 - compute - memory)
 
 
-def _compute_us(kernel: Kernel, target: Target, precision: Precision) -> float:
-    if kernel.kind == "select":
-        return _SELECT_US
-    if kernel.kind == "pointwise":
-        return 0.0
-    rate = _flops_a_us(target, precision) / target.sms
-    if kernel.kind == "attention":
-        tiles = kernel.batch * ceil(kernel.m / _ATTENTION_ROWS)
-        tile_flops = 4 * min(_ATTENTION_ROWS, _up(kernel.m, 16)) * _up(kernel.n, 16) * _up(kernel.k, 8)
-        return _waves(tiles, target.sms) * tile_flops / (rate * _ATTENTION_SHARE)
-    return min(_product_us(kernel, target.sms, rate, tile, split) for tile in _TILES for split in _SPLITS)
+_CONFIDENCE = {
+    "device": "this device was measured with other models",
+    "architecture": "no measured row of this device, but of its architecture: interval widened",
+    "none": "no measured row of this architecture: interval widened",
+    "family": "no measured model of this kind: interval widened",
+}
 
 
-def _product_us(kernel: Kernel, sms: int, rate: float, tile: tuple[int, int, float], split: int) -> float:
-    rows, columns, share = tile
-    tiles = kernel.batch * ceil(kernel.m / rows) * ceil(kernel.n / columns) * split
-    depth = ceil(_up(kernel.k, 32) / split)
-    share = share if split == 1 else share * _SPLIT_COST
-    return _waves(tiles, sms) * 2 * rows * columns * depth / (rate * share)
+def _seen(target: Target, machine: Machine, kernels: Sequence[Kernel]) -> str:
+    """What the fit has seen: a key of `_CONFIDENCE`."""
+    products = sum(kernel.kind != "pointwise" and kernel.flops > 0 for kernel in kernels)
+    attentions = sum(kernel.kind == "attention" for kernel in kernels)
+    convolutions = sum(kernel.kind in {"conv", "depthwise"} for kernel in kernels)
+    if 3 * products < len(kernels) or not (attentions or 2 * convolutions > products):
+        return "family"
+    if target.name in fitted()["devices"]:
+        return "device"
+    return "architecture" if machine.family in fitted()["families"] else "none"
 
 
-def _waves(tiles: int, sms: int) -> float:
-    """Waves over the SMs; beyond the first, two tiles share an SM, which halves the loss in the last wave."""
-    return max(1.0, ceil(2 * tiles / sms) / 2)
-
-
-def _flops_a_us(target: Target, precision: Precision) -> float:
-    """Rate of large products. fp32 runs as TF32, at half the fp16 rate, from compute capability 8.0 on."""
-    if precision == "fp16":
-        peak = target.fp16_fp32acc_tflops
-    elif float(target.compute_capability) >= 8:
-        peak = target.fp16_fp32acc_tflops / 2
-    else:
-        peak = target.fp32_tflops
-    return peak * 1e6 * target.gemm_utilisation
-
-
-def _up(size: int, multiple: int) -> int:
-    return ceil(size / multiple) * multiple
+def _interval(p50_ms: float, seen: str) -> Interval:
+    factor = exp(float(fitted()["half_widths"][seen]))
+    return Interval(low=p50_ms / factor, high=p50_ms * factor)

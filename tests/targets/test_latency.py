@@ -24,7 +24,7 @@ Encoder = Callable[..., ir.Model]
 def test_kernels_of_a_block(make_encoder: Encoder) -> None:
     kernels = kernels_of(make_encoder(blocks=2, tokens=17, width=32, heads=2), "fp16")
     first = Counter(kernel.kind for kernel in kernels if kernel.block == 0)
-    assert first["gemm"] == 6  # q, k, v, projection, and two of the MLP
+    assert first["gemm"] == 4  # q, k and v together, projection, and two of the MLP
     assert first["attention"] == 1
     attention = next(kernel for kernel in kernels if kernel.kind == "attention")
     assert (attention.batch, attention.m, attention.n, attention.k) == (2, 17, 17, 16)
@@ -49,7 +49,7 @@ def test_weights_are_read_once_and_in_half(make_encoder: Encoder) -> None:
 def test_fewer_tokens_are_never_slower_and_half_are_faster(make_encoder: Encoder, name: str) -> None:
     target = load_target(name)
     times = [
-        model_latency_ms(make_encoder(blocks=2, tokens=tokens, width=768, heads=12, batch=8, zeros=True), target)
+        model_latency_ms(make_encoder(blocks=2, tokens=tokens, width=768, heads=12, batch=32, zeros=True), target)
         for tokens in (197, 160, 128, 99)
     ]
     assert times == sorted(times, reverse=True)
@@ -62,7 +62,7 @@ def test_a_pruned_block_gains_and_the_one_before_does_not(make_encoder: Encoder)
     dense = {part.block: part.ms for part in latency_per_block(make_encoder(**size), target)}
     pruned = {part.block: part.ms for part in latency_per_block(make_encoder(cut="topk", **size), target)}
     assert dense.keys() == pruned.keys()
-    assert pruned[-1] == dense[-1]
+    assert pruned[-1] == pytest.approx(dense[-1], rel=1e-3)  # the power limit is the whole run's
     assert pruned[1] < 0.7 * dense[1]
     assert pruned[2] < 0.7 * dense[2]
 
