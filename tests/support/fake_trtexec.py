@@ -80,6 +80,7 @@ def build(flags: dict[str, str]) -> None:
     place = Path(flags["saveEngine"])
     if FAIL:
         place.write_text(engine[: len(engine) // 2], encoding="utf-8")
+    say("[11/22/2026-10:00:00] [W] [TRT] Tactic Device request: 3120MB Available: 2712MB. insufficient memory")
     if FAIL == "memory":
         fail("Error[2]: [virtualMemoryBuffer.cpp::resizePhysical::145] Error Code 2: OutOfMemory")
     if FAIL == "killed":
@@ -91,6 +92,8 @@ def build(flags: dict[str, str]) -> None:
             "ModelImporter.cpp:771: ERROR: builtin_op_importers.cpp:5404 In function importFallbackPluginImporter: "
             "No importer registered for op: LayerNormalization"
         )
+    if FAIL == "option":
+        fail("Unknown option: --timingCacheFile")
     if FAIL == "silent":
         place.unlink()
         return

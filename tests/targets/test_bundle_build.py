@@ -101,6 +101,7 @@ def test_what_is_up_to_date_is_not_built_again(folder: Path, device: FakeDevice)
             "No importer registered for op: LayerNormalization",
             "TensorRT 10.3.0 lacks an operator of the graph: compile with --tensorrt 10.3",
         ),
+        ("option", "Unknown option: --timingCacheFile", "this trtexec does not know a flag"),
         ("silent", "trtexec did not build dense.onnx (exit status 0)", "read dense.build.log"),
     ],
 )

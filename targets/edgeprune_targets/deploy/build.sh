@@ -94,15 +94,17 @@ up_to_date() { # up_to_date NAME
 }
 
 explain() { # explain NAME STATUS: ends the script with what the log says
-  local log="$1.build.log" hint="read $1.build.log"
-  grep -E '\[E\]|[Ee]rror|No space|Killed' "$log" | tail -n 5 >&2 || tail -n 5 "$log" >&2
-  if (($2 == 137)) || grep -qiE 'out ?of ?memory|bad_alloc|cuda failure: 2|insufficient memory' "$log"; then
+  local errors hint="read $1.build.log"
+  # A warning that some tactic wanted more memory is no reason: builds go on without it.
+  errors="$(grep -vF '[W]' "$1.build.log" | grep -E '\[E\]|[Ee]rror|No space|bad_alloc|Killed' || true)"
+  tail -n 5 <<<"${errors:-$(tail -n 5 "$1.build.log")}" >&2
+  if (($2 == 137)) || grep -qiE 'out ?of ?memory|bad_alloc|cuda failure: 2|insufficient memory' <<<"$errors"; then
     hint='there was too little memory: stop other programs, add swap, or give a smaller WORKSPACE_MIB'
-  elif grep -qi 'no space left' "$log"; then
+  elif grep -qi 'no space left' <<<"$errors"; then
     hint='the disk is full: free some space'
-  elif grep -qiE 'no importer|unsupported.?node|unsupportedNode' "$log"; then
+  elif grep -qiE 'no importer|unsupported.?node|unsupportedNode' <<<"$errors"; then
     hint="TensorRT $tensorrt lacks an operator of the graph: compile with --tensorrt $major.$minor, \`edgeprune check\` names it"
-  elif grep -qi 'unknown option' "$log"; then
+  elif grep -qi 'unknown option' <<<"$errors"; then
     hint="this trtexec does not know a flag: report it together with $1.build.log"
   fi
   fail "trtexec did not build $1.onnx (exit status $2)" "$hint"
