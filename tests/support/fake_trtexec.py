@@ -24,6 +24,13 @@ _SINCE_8_5 = """
 """.split()
 _SINCE_8_6 = ["skipInference", "builderOptimizationLevel", "versionCompatible", "hardwareCompatibilityLevel"]
 _OLD_DEFAULTS = {"useCudaGraph", "useSpinWait", "noDataTransfers", "separateProfileRun", "stronglyTyped"}
+_SAYS = {
+    "memory": "Error[2]: [virtualMemoryBuffer.cpp::resizePhysical::145] Error Code 2: OutOfMemory",
+    "disk": "Saving engine to file failed: No space left on device",
+    "option": "Unknown option: --timingCacheFile",
+    "operator": "ModelImporter.cpp:771: ERROR: In function importFallbackPluginImporter: "
+    "No importer registered for op: LayerNormalization",
+}
 _LAYERS = [
     ["__myl_Tran_myl0_0", [], 0.05],
     ["__myl_Gemm_myl0_1", ["/blocks.0/attn/qkv/MatMul", "/blocks.0/attn/qkv/Add"], 0.4],
@@ -81,19 +88,10 @@ def build(flags: dict[str, str]) -> None:
     if FAIL:
         place.write_text(engine[: len(engine) // 2], encoding="utf-8")
     say("[11/22/2026-10:00:00] [W] [TRT] Tactic Device request: 3120MB Available: 2712MB. insufficient memory")
-    if FAIL == "memory":
-        fail("Error[2]: [virtualMemoryBuffer.cpp::resizePhysical::145] Error Code 2: OutOfMemory")
     if FAIL == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    if FAIL == "disk":
-        fail(f"Saving engine to file failed: {place}: No space left on device")
-    if FAIL == "operator":
-        fail(
-            "ModelImporter.cpp:771: ERROR: builtin_op_importers.cpp:5404 In function importFallbackPluginImporter: "
-            "No importer registered for op: LayerNormalization"
-        )
-    if FAIL == "option":
-        fail("Unknown option: --timingCacheFile")
+    if FAIL in _SAYS:
+        fail(_SAYS[FAIL])
     if FAIL == "silent":
         place.unlink()
         return
