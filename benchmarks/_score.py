@@ -43,6 +43,7 @@ def session(model: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # or it spins beside the one that is timed
     return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 

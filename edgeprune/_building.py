@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.core.errors import TargetError
 from edgeprune.core.results import EngineBuild
 from edgeprune.core.saving import save_model
+from edgeprune_calibration.runner import Runner
 from edgeprune_targets.attentions import count_attentions
-from edgeprune_targets.builders.checking import CheckedBuilder, Trial
+from edgeprune_targets.builders.checking import CheckedBuilder, Trial, yardstick
 from edgeprune_targets.builders.driver import find_device
 from edgeprune_targets.builders.protocol import Origin
 from edgeprune_targets.builders.registry import builder_for
@@ -102,14 +103,22 @@ class Workshop:
 
     def _checked(self, name: Name, order: Order, onnx: Path) -> CheckedBuilder:
         """A builder that runs what it built, as this machine has the device."""
-        plan = self.lowerings.plan
 
         def unfused() -> Path:
             lowered = self.lowerings.of(name, order.runtime, order.targets[0], fused=False)
             return _saved(lowered, onnx.with_name("unfused.onnx"))
 
-        trial = Trial(feeds=self.feeds, reference=onnx, precision=plan.precision) if self.feeds else None
-        return CheckedBuilder(builder=order.builder, trial=trial, relower=unfused if plan.fused_attention else None)
+        relower = unfused if self.lowerings.plan.fused_attention else None
+        return CheckedBuilder(builder=order.builder, trial=self._trial(name, onnx), relower=relower)
+
+    def _trial(self, name: Name, onnx: Path) -> Trial | None:
+        """What an engine should give, and how far its precision alone moves that."""
+        if not self.feeds:
+            return None
+        typed = [Runner(onnx, optimise=False).run(feed) for feed in self.feeds]
+        exact = [Runner(self.lowerings.graphs[name]).run(feed) for feed in self.feeds]
+        precision = self.lowerings.plan.precision
+        return Trial(feeds=self.feeds, reference=typed, precision=precision, yardstick=yardstick(typed, exact))
 
 
 def _saved(lowered: Lowered, path: Path) -> Path:

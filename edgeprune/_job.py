@@ -147,6 +147,7 @@ class Job:
         latency = self._latency(pruned, made)
         spec = made.cuts[0].strategy if made.cuts else None
         report = Report(
+            source=self.loaded.title,
             model=self.loaded.facts(),
             pruned=pruned_facts(pruned, "", made),
             budget=self._budget(budget, made, pruned),

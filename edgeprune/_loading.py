@@ -47,6 +47,11 @@ class Loaded:
     inputs: dict[str, tuple[int, ...]]
     warnings: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """Name of the file without its folder, or the PyTorch source."""
+        return Path(self.name).name if self.name.endswith(".onnx") else self.name
+
     def facts(self) -> ModelFacts:
         """The dense model in numbers."""
         stream = self.found.stream

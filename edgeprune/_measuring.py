@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, TypeAlias
 
 from edgeprune._paired import ratio_of
-from edgeprune.core.results import Latency
+from edgeprune.core.results import Interval, Latency
 from edgeprune_calibration.runner import Runner, onnxruntime_version
 from edgeprune_targets.builders.runner import timing_of
 from edgeprune_targets.processor import processor_name
@@ -144,16 +144,18 @@ def paired_latency(
 ) -> Latency:
     """What was measured of a dense and a pruned model, as a row of a report. `timed`: what a run is."""
     dense, pruned = map(timing_of, taken.runs_ms)
+    ratio = ratio_of(taken.ratios)
     return Latency(
         target=target,
         kind="measured",
         dense_p50_ms=dense.p50_ms,
         pruned_p50_ms=pruned.p50_ms,
-        speedup=ratio_of(taken.ratios).median,
+        speedup=ratio.median,
         method=f"{timed}; {len(taken.ratios)} interleaved rounds A B B A",
         runtime=runtime,
         precision=precision,
         device=device or processor_name(),
+        speedup_interval=Interval(low=ratio.low_80, high=ratio.high_80),
         dense_timing=dense,
         pruned_timing=pruned,
     )

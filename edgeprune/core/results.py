@@ -189,14 +189,14 @@ class Latency:
         kind: whether the numbers come from a clock or from the latency model.
         dense_p50_ms: median of the dense model.
         pruned_p50_ms: median of the pruned model.
-        speedup: dense / pruned.
+        speedup: dense / pruned; where runs were paired, the median of the pairs' ratios.
         method: one sentence on how.
         runtime: with its version, 'TensorRT 10.3.0'; empty where nothing ran.
         precision: of the matrix products.
         device: the machine that was measured, in its own words; empty if modelled.
         dense_interval_ms: modelled only.
         pruned_interval_ms: modelled only.
-        speedup_interval: modelled only; narrower than the two latencies', since their errors go together.
+        speedup_interval: modelled, or measured in pairs; narrower than the two latencies', whose errors go together.
         dense_timing: measured only.
         pruned_timing: measured only.
         blocks: the same by block, where it is known.

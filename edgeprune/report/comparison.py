@@ -43,7 +43,7 @@ class Comparison:
         """What is compared, with one cell a report."""
         reports = [entry.report for entry in self.entries]
         made = [
-            ("model", [title_of(r.command, r.model.sha256) for r in reports]),
+            ("model", [title_of(r.source, r.model.sha256) for r in reports]),
             ("strategy", [r.strategy.name for r in reports]),
             ("cuts", [str(len(r.plan.cuts)) for r in reports]),
             ("keep", [f"{r.budget.keep:.3f}" for r in reports]),

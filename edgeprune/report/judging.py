@@ -26,11 +26,12 @@ def headline(latency: Sequence[Latency], targets: Sequence[str]) -> tuple[Latenc
 
 def sure_gain(row: Latency) -> Tone:
     """Whether a row shows a gain: good, bad for a loss, unsure where it may be either."""
-    if noise(row):
-        return "unsure"
-    low, high = (row.speedup * (1 - _SAME), row.speedup * (1 + _SAME))
     if row.speedup_interval is not None:
         low, high = row.speedup_interval.low, row.speedup_interval.high
+    elif noise(row):
+        return "unsure"
+    else:
+        low, high = row.speedup * (1 - _SAME), row.speedup * (1 + _SAME)
     if low > 1:
         return "good"
     return "bad" if high < 1 else "unsure"
@@ -46,13 +47,11 @@ def noise(row: Latency) -> str:
 
 
 def known_as(row: Latency) -> str:
-    """How a latency is known: 'measured, TensorRT 10.3.0', 'modelled, 80 % interval 1.31x to 1.55x'."""
-    if row.kind == "measured":
-        disturbed = "disturbed" if noise(row) else ""
-        return ", ".join(word for word in ("measured", row.runtime, disturbed) if word)
-    if row.speedup_interval is None:
-        return "modelled"
-    return f"modelled, 80 % interval {between(row.speedup_interval.low, row.speedup_interval.high)}"
+    """How a latency is known: 'measured, TensorRT 10.3', 'modelled, 80 % interval 1.31x to 1.55x'."""
+    around = row.speedup_interval
+    interval = "" if around is None else f"80 % interval {between(around.low, around.high)}"
+    words = ("measured", row.runtime, "disturbed" if noise(row) else "") if row.kind == "measured" else ("modelled",)
+    return ", ".join(word for word in (*words, interval) if word)
 
 
 def model_miss(latency: Sequence[Latency], row: Latency) -> str:

@@ -57,6 +57,7 @@ class Report:
 
     Attributes:
         schema: version of this format.
+        source: name of the model's file, or the PyTorch source.
         model: the dense model in numbers.
         pruned: the compiled model in numbers.
         budget: what was asked for and reached.
@@ -76,6 +77,7 @@ class Report:
     """
 
     schema: int = SCHEMA
+    source: str = ""
     model: ModelFacts
     pruned: ModelFacts
     budget: Budget

@@ -64,11 +64,9 @@ def size(count_of_bytes: int | None) -> str:
     return "-" if count_of_bytes is None else f"{count(count_of_bytes)}B"
 
 
-def title_of(command: Sequence[str], sha256: str) -> str:
-    """Name a model as the user did, without the folder; by its hash where no command line says it."""
-    given = (word for word in command[1:] if not word.startswith("-"))
-    named = next((word for word in given if word.endswith((".onnx", ".pt2")) or ":" in word), "")
-    return named.replace("\\", "/").rpartition("/")[2] or f"model {sha256[:12]}"
+def title_of(source: str, sha256: str) -> str:
+    """Name a model as the user did, without the folder; by its hash where a report does not say."""
+    return source.replace("\\", "/").rpartition("/")[2] or f"model {sha256[:12]}"
 
 
 def samples_words(samples: int) -> str:

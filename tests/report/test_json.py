@@ -39,7 +39,7 @@ def test_an_infinite_drift_is_still_a_number_past_every_limit(report):
 
 def test_the_schema_version_stands_first_and_a_newline_last(report):
     data = to_json(report)
-    assert data.startswith(b'{\n  "schema": 2,\n  "model": {')
+    assert data.startswith(b'{\n  "schema": 2,\n  "source": ')
     assert data.endswith(b"}\n")
 
 

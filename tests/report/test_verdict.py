@@ -232,13 +232,13 @@ def test_words():
 
 
 @pytest.mark.parametrize(
-    ("command", "title"),
+    ("source", "title"),
     [
-        (("compile", "/a/b/vit.onnx", "-o", "out"), "vit.onnx"),
-        (("compile", "--keep", "0.6", "C:\\models\\vit.onnx"), "vit.onnx"),
-        (("compile", "timm:deit_tiny"), "timm:deit_tiny"),
-        ((), "model abababababab"),
+        ("/a/b/vit.onnx", "vit.onnx"),
+        ("C:\\models\\vit.onnx", "vit.onnx"),
+        ("timm:deit_tiny", "timm:deit_tiny"),
+        ("", "model abababababab"),
     ],
 )
-def test_a_model_is_named_as_the_user_named_it(command, title):
-    assert title_of(command, "ab" * 32) == title
+def test_a_model_is_named_as_the_user_named_it(source, title):
+    assert title_of(source, "ab" * 32) == title

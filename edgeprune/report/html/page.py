@@ -32,7 +32,7 @@ def render_html(report: Report, folder: Path) -> str:
     """
     paths = [*(sample.image for sample in report.token_maps), *(worst.image for worst in report.worst_samples)]
     pictures = Pictures(folder, paths)
-    title = title_of(report.command, report.model.sha256)
+    title = title_of(report.source, report.model.sha256)
     sections = [
         verdict_section(verdict_of(report)),
         speed_section(report),
