@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from edgeprune_targets.runtimes import Runtime
 
 _BUILDER = "tensorrt-rtx"
+_RELATED = {
+    "8.7": "8.6",
+    "9.0": "8.9",
+    "11.0": "12.0",
+}  # compute capabilities that TensorRT-RTX has, for those it lacks
 
 
 class Checker:
@@ -87,17 +92,19 @@ class Checker:
         proof = self._prove(target, runtime)
         attentions = count_attentions(lowered.model)
         engine, reason = self._try(lowered, target, attentions)
+        stand_in = None if engine is not None else self._try_related(lowered, target, attentions)
         sound = proof.passed and not any(finding.severity == "error" for finding in found)
         return replace(
             blank,
             would_build=sound and (engine is None or engine.built),
-            findings=(*_of_engine(engine), *_of_proof(proof), *found),
+            findings=(*_of_engine(engine), *_of_proof(proof), *found, *_of_stand_in(stand_in)),
             opset=lowered.model.opset_imports.get(""),
             changes=lowered.changes,
             proof=proof,
             attentions=attentions,
             engine=engine,
             not_tried=reason,
+            stand_in=stand_in,
         )
 
     def _lower(self, target: Target, runtime: Runtime, precision: Precision) -> Lowered:
@@ -121,10 +128,34 @@ class Checker:
         builder = make_builder(_BUILDER)
         if reason := builder.builds_for(target) or builder.lacking():
             return None, reason
-        data = ir.to_proto(lowered.model).SerializeToString()
-        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-            (built,) = builder.build(data, [target], Path(folder), name="model", attentions=attentions)
-        return replace(built, path=None, manifest=None), ""
+        return _built(lowered, target, attentions), ""
+
+    def _try_related(self, lowered: Lowered, target: Target, attentions: int) -> EngineBuild | None:
+        """The same graph for a related GPU: only strong typing makes the two builds alike."""
+        capability = _RELATED.get(target.compute_capability, target.compute_capability)
+        related = replace(target, compute_capability=capability)
+        builder = make_builder(_BUILDER)
+        alike = lowered.runtime.typing == "strong" and lowered.runtime.family != _BUILDER
+        if not self._build or not alike or builder.builds_for(related) or builder.lacking():
+            return None
+        return _built(lowered, related, attentions)
+
+
+def _built(lowered: Lowered, target: Target, attentions: int) -> EngineBuild:
+    """An engine that is built to see whether it can be, and not kept."""
+    data = ir.to_proto(lowered.model).SerializeToString()
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        builder = make_builder(_BUILDER)
+        (built,) = builder.build(data, [target], Path(folder), name="model", attentions=attentions)
+    return replace(built, path=None, manifest=None)
+
+
+def _of_stand_in(engine: EngineBuild | None) -> tuple[Finding, ...]:
+    if engine is None or engine.built:
+        return ()
+    reason = f"TensorRT-RTX does not build it for compute capability {engine.compute_capability}: {engine.error}"
+    remedy = "try a build on the device: its TensorRT may take what TensorRT-RTX does not"
+    return (Finding(node="graph", reason=reason, remedy=remedy, severity="warning"),)
 
 
 def _of_engine(engine: EngineBuild | None) -> tuple[Finding, ...]:

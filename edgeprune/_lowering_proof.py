@@ -31,9 +31,9 @@ def prove_lowering(
 ) -> LoweringProof:
     """Run both graphs as they stand, no node rewritten, and compare all outputs.
 
-    The tolerance is `FP32_TOLERANCE` for a graph in fp32. For fp16 it is 4 * 2^-11 * sqrt(n), n the number of fp16
-    nodes on the longest path: each rounds to 2^-11 of its value, roundings add up as a random walk does, and 4 is left
-    for norms that enlarge what was small before. Tokens that a cut finds nearly equal may be chosen otherwise in fp16,
+    The tolerance is `FP32_TOLERANCE` for a graph in fp32. For fp16 it is 2^-11 * sqrt(n), n the number of fp16
+    nodes on the longest path: each rounds to 2^-11 of its value, and roundings add up as a random walk does. DeiT-Tiny
+    has 1e-2 by this and shows 1e-3. Tokens that a cut finds nearly equal may be chosen otherwise in fp16,
     which is no error of the lowering: prove cuts in fp32, or on data where no two scores are that near.
     """
     names = {str(value.name) for value in canonical.graph.outputs}
@@ -55,7 +55,7 @@ def prove_lowering(
 def tolerance_of(model: ir.Model) -> float:
     """What roundings explain, as a share of the largest value."""
     depth = _half_depth(model)
-    return max(FP32_TOLERANCE, 4 * _HALF * math.sqrt(depth))
+    return max(FP32_TOLERANCE, _HALF * math.sqrt(depth))
 
 
 def noise_for(model: ir.Model, seed: int) -> Feed:

@@ -47,6 +47,8 @@ class TargetCheck:
         attentions: in the graph.
         engine: of a real build on this machine; None where none was tried.
         not_tried: why none was; empty where one was.
+        stand_in: the same typed graph built by TensorRT-RTX for a related GPU, where the device itself has to build.
+            It shows that the types agree and what a matcher like the device's fuses; it decides nothing.
     """
 
     target: str
@@ -60,6 +62,7 @@ class TargetCheck:
     attentions: int | None = None
     engine: EngineBuild | None = None
     not_tried: str = ""
+    stand_in: EngineBuild | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

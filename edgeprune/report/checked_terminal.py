@@ -40,6 +40,10 @@ def _facts(check: TargetCheck) -> Iterator[str]:
     engine = check.engine
     if engine is not None and engine.built and engine.fused_attentions is not None:
         yield f", {engine.fused_attentions} of {check.attentions} attentions fused"
+    other = check.stand_in
+    if other is not None and other.built:
+        fused = f"{other.fused_attentions} of {check.attentions} attentions fused"
+        yield f", {fused} by TensorRT-RTX for a related GPU"
     if check.not_tried:
         yield f"; no engine was tried: {check.not_tried}"
 

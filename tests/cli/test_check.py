@@ -61,7 +61,9 @@ def test_the_demo_builds_everywhere(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["check", MODEL, "--targets", "jetson-orin,rtx-4090", "--threads", "1"]) == 0
     shown = " ".join(capfd.readouterr().out.split())
     assert "jetson-agx-orin-64gb nothing known against it (tensorrt-10.3, fp16), lowered graph equal in ONNX" in shown
-    assert "no engine was tried: TensorRT 10.3 builds on the device" in shown
+    assert (
+        "6 of 6 attentions fused by TensorRT-RTX for a related GPU; no engine was tried: TensorRT 10.3 builds" in shown
+    )
     assert "rtx-4090 built (tensorrt-rtx-1, fp16)" in shown
     assert "attentions fused" in shown
 
@@ -120,6 +122,18 @@ def test_what_the_builder_refuses_is_a_finding_too(tmp_path: Path, capfd: pytest
     assert report.targets[0].engine is not None
     assert not report.targets[0].engine.built
     assert any("does not build it" in finding.reason for finding in report.targets[0].findings)
+
+
+@needs_rtx
+def test_what_only_a_stand_in_refuses_is_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text, opset, _, _ = GRAPHS["no static size"]
+    code, report = checked(capfd, write(tmp_path, text, opset), "--targets", "jetson-orin")
+    (check,) = report.targets
+    assert (code, check.engine) == (0, None)
+    assert check.stand_in is not None
+    assert not check.stand_in.built
+    assert check.findings[-1].severity == "warning"
+    assert "TensorRT-RTX does not build it for compute capability 8.6" in check.findings[-1].reason
 
 
 def test_one_target_of_two_is_enough_to_fail(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

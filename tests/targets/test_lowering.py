@@ -47,7 +47,7 @@ def digits(project: Path) -> ir.Model:
 @lru_cache
 def cut(strategy: str) -> ir.Model:
     model = canonical(PIXELS, 2)
-    reduce(model, {0: 17, 1: 11}, strategy)
+    reduce(model, {0: 20, 1: 15}, strategy)  # whole rows of 5, which one strategy keeps
     return model
 
 
