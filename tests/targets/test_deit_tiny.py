@@ -80,7 +80,8 @@ def test_the_latency_model_sees_twelve_equal_blocks(exported: Path) -> None:
 def test_every_lowering_is_equal_on_a_photograph(exported: Path, photographs: Path, strategy: str) -> None:
     model = Canonicalize().apply(ir.load(exported)).model
     if strategy:
-        reduce(model, {2: 140, 5: 98, 8: 70}, strategy)
+        once = strategy == "fopru-row"  # keeps whole rows of 14, of which nothing is left after a cut
+        reduce(model, {2: 140} if once else {2: 140, 5: 98, 8: 70}, strategy)
     feed = {"image": _photograph(photographs)}
     target = load_target("jetson-orin")
     for runtime in RUNTIMES[:3]:  # the others get the graph of the third, see test_lowering.py
