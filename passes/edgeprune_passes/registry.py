@@ -28,6 +28,14 @@ _STRATEGIES = {
     "tome": "edgeprune_passes.strategies.tome:Tome",
     "prune-merge": "edgeprune_passes.strategies.prune_merge:PruneMerge",
     "importance-merge": "edgeprune_passes.strategies.importance_merge:ImportanceMerge",
+    "ward-merge": "edgeprune_passes.strategies.ward_merge:WardMerge",
+    "k-centre": "edgeprune_passes.strategies.k_centre:KCentre",
+    "grid-cluster": "edgeprune_passes.strategies.grid_cluster:GridCluster",
+    "fopru-rank": "edgeprune_passes.strategies.fopru_rank:FopruRank",
+    "fopru-row": "edgeprune_passes.strategies.fopru_row:FopruRow",
+    "divprune": "edgeprune_passes.strategies.divprune:Divprune",
+    "visionzip": "edgeprune_passes.strategies.visionzip:Visionzip",
+    "holov": "edgeprune_passes.strategies.holov:Holov",
 }
 _RESTORES = {
     "last-seen": "edgeprune_passes.restores.last_seen:LastSeen",
