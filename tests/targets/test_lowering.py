@@ -13,6 +13,7 @@ from support.surgery import canonical, reduce
 from support.tiny_torch import Spelling, example
 
 from edgeprune._lowering_proof import FP32_TOLERANCE, noise_for, prove_lowering
+from edgeprune.core.errors import ModelError
 from edgeprune_passes.canonicalize import Canonicalize
 from edgeprune_passes.registry import strategies
 from edgeprune_targets.attentions import count_attentions
@@ -200,3 +201,24 @@ def test_noise_fits_every_input() -> None:
         "mask": ((2, 15), "int64"),
     }
     assert set(np.unique(feed["x"])) <= {0, 1}
+
+
+@pytest.mark.zoo
+@pytest.mark.slow
+def test_real_exports_are_equal(zoo: Path) -> None:
+    """One small export of each architecture: RoPE, RMSNorm, grouped queries, windows, masks, several opsets."""
+    seen = 0
+    for path in sorted(zoo.glob("*__[DL]*sf.onnx")):
+        if path.stat().st_size > 20 * 2**20:
+            continue
+        model = ir.load(path)
+        try:
+            Canonicalize(batch=1).apply(model)
+        except ModelError:  # its number of tokens is open
+            continue
+        feed = noise_for(model, 0)
+        for runtime in RUNTIMES[:3]:
+            proof = prove_lowering(model, lowered(model, runtime), feed, 1)
+            assert proof.passed, (path.name, proof)
+        seen += 1
+    assert seen > 0
