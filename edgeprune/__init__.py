@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import CompileResult, bench, check, compile, export, inspect, plan, validate  # noqa: A004 (users say edgeprune.compile)
+    from edgeprune.api import CompileResult, bench, check, compile, export, inspect, latency, plan, validate  # noqa: A004 (users say edgeprune.compile)
     from edgeprune.core.errors import (
         DataError,
         EdgepruneError,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeprune.report import BenchReport, CheckReport, Inspection, Report, ValidationReport
 
 _HOMES = {
-    "edgeprune.api": ("CompileResult", "bench", "check", "compile", "export", "inspect", "plan", "validate"),
+    "edgeprune.api": ("CompileResult", "bench", "check", "compile", "export", "inspect", "latency", "plan", "validate"),
     "edgeprune.core.errors": (
         "DataError", "EdgepruneError", "ModelError", "PassError", "PlanError", "TargetError", "ValidationError",
     ),
@@ -58,6 +58,7 @@ __all__ = [
     "compile",
     "export",
     "inspect",
+    "latency",
     "plan",
     "validate",
 ]

@@ -32,7 +32,9 @@ from edgeprune.core.progress import SILENT
 from edgeprune.options import Options
 from edgeprune.report import Report, ValidationReport, describe_environment
 from edgeprune.report.html import render_comparison_html
+from edgeprune.report.modelled import LatencyTable, modelled_rows
 from edgeprune_calibration.sources import Export, export_torch
+from edgeprune_targets.latency import estimate
 from edgeprune_targets.profiles import load_targets
 
 if TYPE_CHECKING:
@@ -163,6 +165,40 @@ def check(
     targets = load_targets(target)
     with opened(model, options) as loaded:
         return Checker(loaded, options, build=build).check(targets, progress)
+
+
+def latency(
+    model: str | Path,
+    target: str | Sequence[str],
+    *,
+    compare: str | Path | None = None,
+    options: Options | None = None,
+) -> LatencyTable:
+    """Model the latency of a model on each target, and the speed-up of a second one. Nothing is run.
+
+    Args:
+        model: as of `compile`; nothing need be recognised in it.
+        target: names of target profiles, or paths of profiles.
+        compare: a second model with the same inputs, such as the pruned one.
+        options: shapes and precision.
+
+    Raises:
+        ModelError: if a model cannot be read or made static.
+        PlanError: if there is no target.
+        TargetError: if a profile is wrong, or a shape is unknown.
+    """
+    options = options or Options()
+    targets, precision = load_targets(target), options.precision or "fp16"
+    if not targets:
+        msg = "no target to model the latency on"
+        raise PlanError(msg, hint="name one: --targets rtx-4090,jetson-orin; `edgeprune targets` lists them")
+    found = []
+    for each in (model, compare):
+        if each is not None:
+            with opened(each, options) as loaded:
+                found.append([estimate(loaded.dense, device, precision) for device in targets])
+    rows = modelled_rows(*found)
+    return LatencyTable(model=str(model), compared=str(compare or ""), precision=precision, rows=rows)
 
 
 def export(  # noqa: PLR0913 - an exporter's options

@@ -13,6 +13,7 @@ from edgeprune.cli.commands.check import check_command
 from edgeprune.cli.commands.compile import compile_command
 from edgeprune.cli.commands.export import export_command
 from edgeprune.cli.commands.inspect import inspect_command
+from edgeprune.cli.commands.latency import latency_command
 from edgeprune.cli.commands.passes import passes_group
 from edgeprune.cli.commands.plan import plan_command
 from edgeprune.cli.commands.report import report_command
@@ -45,6 +46,7 @@ for _command in (
     report_command,
     bench_command,
     check_command,
+    latency_command,
     targets_group,
     strategies_group,
     passes_group,
