@@ -26,10 +26,14 @@ def row_of(tape: Tape, index: ir.Value, tokens: ir.Value) -> ir.Value:
 
 
 def merged_rows(tape: Tape, stream: ir.Value, kept: ir.Value, merge: Merge) -> ir.Value:
+    """Kept rows with the merged ones averaged in, scaled where the merge asks for it."""
+    if merge.scale is None:
+        return mean_rows(tape, stream, kept, merge, name="stream")
+    return tape.op("Mul", mean_rows(tape, stream, kept, merge, name="mean"), merge.scale, name="stream")
+
+
+def mean_rows(tape: Tape, stream: ir.Value, kept: ir.Value, merge: Merge, *, name: str = "mean") -> ir.Value:
     """Kept rows with the merged ones averaged in; a product with a small matrix in place of a scatter."""
     sources = gather_rows(tape, stream, merge.source, name="sources")
     added = tape.op("MatMul", merge.weights, sources, name="merged")
-    if merge.scale is None:
-        return tape.op("Add", tape.op("Mul", kept, merge.own), added, name="stream")
-    mean = tape.op("Add", tape.op("Mul", kept, merge.own), added, name="mean")
-    return tape.op("Mul", mean, merge.scale, name="stream")
+    return tape.op("Add", tape.op("Mul", kept, merge.own), added, name=name)

@@ -32,7 +32,7 @@ def test_a_name_is_that_of_class_and_file():
         assert kind.__module__.rpartition(".")[2] == name.replace("-", "_")
 
 
-@pytest.mark.parametrize("card", sorted(CARDS.glob("*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("card", sorted(CARDS.rglob("*.md")), ids=lambda path: path.stem)
 def test_a_card_has_its_title_and_headings_and_says_something_under_each(card):
     text = card.read_text(encoding="utf-8")
     assert text.startswith(f"# {card.stem}\n")
@@ -49,3 +49,18 @@ def test_a_card_names_every_option_of_its_class():
         text = (CARDS / f"{name}.md").read_text(encoding="utf-8")
         for option in fields(kind) if is_dataclass(kind) else ():
             assert f"`{option.name}`" in text, f"{name}: {option.name}"
+
+
+def test_modes_of_restoring_and_their_cards_are_the_same():
+    from typing import get_args
+
+    from edgeprune.core.plan import Restore
+    from edgeprune_passes.registry import restores
+
+    assert {path.stem for path in (CARDS / "restores").glob("*.md")} == set(restores())
+    assert set(get_args(Restore)) == {*restores(), "auto", "none"}
+    for name, kind in restores().items():
+        assert kind.name == name
+        assert kind.__module__.rpartition(".")[2] == name.replace("-", "_")
+        assert kind.source
+        assert f"--restore {name}`" in (CARDS / "restores" / f"{name}.md").read_text(encoding="utf-8")
