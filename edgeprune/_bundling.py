@@ -46,7 +46,8 @@ def _write(lowerings: Lowerings, target: Target, place: Path, scratch: Path, *, 
     runtime = lowerings.on_device(target)
     lowered = lowerings.of("model", runtime, target)
     save_model(lowered.model, scratch / "model.onnx")
-    save_model(lowerings.of("dense", runtime, target).model, scratch / "dense.onnx")
+    dense = lowerings.of("dense", runtime, target)
+    save_model(dense.model, scratch / "dense.onnx")
     write_bundle(
         place,
         scratch / "model.onnx",
@@ -55,6 +56,7 @@ def _write(lowerings: Lowerings, target: Target, place: Path, scratch: Path, *, 
         precision=lowerings.plan.precision,
         tensorrt=runtime.version,
         dense=scratch / "dense.onnx",
+        fp32_layers={"model": lowered.fp32_layers, "dense": dense.fp32_layers},
         reference=_reference(lowered.model, feed, scratch),
         source_sha256=lowerings.plan.model_sha256,
     )

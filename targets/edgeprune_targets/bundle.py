@@ -9,12 +9,15 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from edgeprune.core.digest import sha256_of
 from edgeprune.core.errors import TargetError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from edgeprune.core.plan import Precision
     from edgeprune_targets.profiles import Target
 
@@ -37,6 +40,7 @@ class _Contents:
     model: Path
     dense: Path | None
     reference: Path | None
+    fp32_layers: Mapping[str, Sequence[str]]
     plan: bytes
     target: Target
     precision: Precision
@@ -54,6 +58,7 @@ def write_bundle(  # noqa: PLR0913 -- one argument for each thing in the folder
     tensorrt: str = "",
     dense: Path | None = None,
     reference: Path | None = None,
+    fp32_layers: Mapping[str, Sequence[str]] = MappingProxyType({}),
     source_sha256: str = "",
 ) -> tuple[Path, ...]:
     """Write `folder` with the models, the plan, scripts that build, time and run, and their sums: whole or not at all.
@@ -67,6 +72,7 @@ def write_bundle(  # noqa: PLR0913 -- one argument for each thing in the folder
         tensorrt: version that the graph was lowered for; empty if it is for none in particular.
         dense: the graph before pruning, of the same precision; if given, both are timed.
         reference: `.npz` with arrays `input:NAME` and `output:NAME` to hold the engine's outputs against.
+        fp32_layers: by 'model' and 'dense', nodes that a builder with weak typing must be held to fp32 for.
         source_sha256: of the model that was compiled, by which measured numbers find back to its report.
 
     Returns:
@@ -82,6 +88,7 @@ def write_bundle(  # noqa: PLR0913 -- one argument for each thing in the folder
         model=model,
         dense=dense,
         reference=reference,
+        fp32_layers=fp32_layers,
         plan=plan,
         target=target,
         precision=precision,
@@ -107,6 +114,9 @@ def _fill(folder: Path, contents: _Contents) -> None:
         _copy_model(contents.dense, folder / "dense.onnx")
     if contents.reference is not None:
         shutil.copyfile(contents.reference, folder / "reference.npz")
+    for name, layers in contents.fp32_layers.items():
+        if layers:
+            _write(folder / f"{name}.fp32.txt", "".join(f"{layer}\n" for layer in layers))
     (folder / "plan.json").write_bytes(contents.plan)
     for name in _SCRIPTS + _SHARED:
         shutil.copyfile(_TEMPLATES / name, folder / name)
@@ -172,6 +182,8 @@ def _facts_json(folder: Path, contents: _Contents) -> str:
 _ABOUT = {
     "model.onnx": "the compiled model, {precision}",
     "dense.onnx": "the same before pruning, to compare",
+    "model.fp32.txt": "nodes of `model.onnx` that must not run in fp16",
+    "dense.fp32.txt": "the same of `dense.onnx`",
     "reference.npz": "inputs, and the outputs that ONNX Runtime gives for them",
     "plan.json": "what was pruned",
     "target.json": "what the scripts check",

@@ -54,7 +54,7 @@ def known_flags() -> set[str]:
     """What this version accepts; from 11.2 on, as if the no-ops of 11.0 were gone."""
     flags = set(_SINCE_8_5)
     if version() < (10, 0):
-        flags |= {"workspace", "heuristic", "buildOnly"}
+        flags |= {"workspace", "heuristic", "buildOnly", "precisionConstraints", "layerPrecisions"}
     if version() >= (8, 6):
         flags |= set(_SINCE_8_6)
     if version() >= (10, 0):

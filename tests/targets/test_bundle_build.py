@@ -63,6 +63,19 @@ def test_fp32_asks_weak_typing_for_no_fp16(tmp_path: Path) -> None:
     assert "--fp16" not in device.calls("--onnx")[0]
 
 
+@pytest.mark.parametrize(("number", "held"), [("8502", True), ("8602", True), ("100300", False)])
+def test_weak_typing_is_held_to_fp32_where_fp16_would_overflow(tmp_path: Path, number: str, held: bool) -> None:
+    device = jetson(tmp_path / "device", number)
+    folder = make_bundle(tmp_path, fp32_layers={"model": ("/norm/Pow", "/norm/Sqrt"), "dense": ()})
+    done = device.run(folder / "build.sh")
+    assert done.returncode == 0, done.stderr
+    dense, pruned = device.calls("--onnx")
+    words = {"--precisionConstraints=obey", "--layerPrecisions=/norm/Pow:fp32,/norm/Sqrt:fp32"}
+    assert words & set(pruned) == (words if held else set())
+    assert not [word for word in dense if "recision" in word]
+    assert "model.fp32.txt" in (folder / "SHA256SUMS").read_text(encoding="utf-8")
+
+
 def test_the_timing_cache_is_kept_in_the_users_folder_by_version_and_device(folder: Path, device: FakeDevice) -> None:
     assert device.run(folder / "build.sh").returncode == 0
     cache = [path.name for path in (device.folder / "home" / ".cache" / "edgeprune").iterdir()]

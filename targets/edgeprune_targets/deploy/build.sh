@@ -110,6 +110,15 @@ explain() { # explain NAME STATUS: ends the script with what the log says
   fail "trtexec did not build $1.onnx (exit status $2)" "$hint"
 }
 
+# With weak typing the builder would run in fp16 what overflows there, a LayerNormalization that is spelled out above all.
+choose_precisions() { # choose_precisions NAME: sets precisions
+  precisions=()
+  if ((major < 9)) && [[ $(fact precision) == fp16 && -f $1.fp32.txt ]]; then
+    precisions=(--precisionConstraints=obey
+      --layerPrecisions="$(awk '{ printf "%s%s:fp32", NR > 1 ? "," : "", $0 }' "$1.fp32.txt")")
+  fi
+}
+
 build() { # build NAME
   local part="$1.engine.part" status=0 began=$SECONDS
   if up_to_date "$1"; then
@@ -118,7 +127,8 @@ build() { # build NAME
   fi
   note "building $1.engine with TensorRT $tensorrt, workspace $workspace MiB (this can take minutes)"
   rm -f "$1.engine" "$1.engine.json"
-  "$trtexec" --onnx="$1.onnx" --saveEngine="$part" "${flags[@]}" "${cache[@]}" \
+  choose_precisions "$1"
+  "$trtexec" --onnx="$1.onnx" --saveEngine="$part" "${flags[@]}" "${precisions[@]}" "${cache[@]}" \
     --memPoolSize=workspace:"$workspace" --profilingVerbosity=detailed >"$1.build.log" 2>&1 || status=$?
   if ((status != 0)) || [[ ! -s $part ]]; then
     explain "$1" "$status"

@@ -59,6 +59,7 @@ class Lowered:
     fp32_layers: tuple[str, ...] = ()
 
 
+_LIST_SIGNS = str.maketrans(",:*\n", "____")
 _REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "rms-norm": decompose_rms_norm,
     "group-norm": decompose_group_norm,
@@ -107,6 +108,13 @@ def lower(
         copy = to_fp16(copy, fp32_products=not turing_rtx)
     done = {name: count for name, count in changes.items() if count}
     return Lowered(model=copy, runtime=runtime, precision=precision, changes=done, fp32_layers=high)
+
+
+def _rename_for_lists(model: ir.Model) -> None:
+    """Leave no name of a node that would break `NAME:fp32,NAME:fp32`."""
+    for node in model.graph:
+        if node.name:
+            node.name = node.name.translate(_LIST_SIGNS)
 
 
 def _fp32_layers(model: ir.Model) -> tuple[str, ...]:
