@@ -115,7 +115,7 @@ choose_precisions() { # choose_precisions NAME: sets precisions
   precisions=()
   if ((major < 9)) && [[ $(fact precision) == fp16 && -f $1.fp32.txt ]]; then
     precisions=(--precisionConstraints=obey
-      --layerPrecisions="$(awk '{ printf "%s%s:fp32", NR > 1 ? "," : "", $0 }' "$1.fp32.txt")")
+      --layerPrecisions="$(awk '{ printf "%s%s:fp32", (NR > 1 ? "," : ""), $0 }' "$1.fp32.txt")")
   fi
 }
 
