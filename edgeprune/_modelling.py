@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprune.core.results import BlockLatency, Latency
-from edgeprune_targets.latency import METHOD, latency_per_block
+from edgeprune_targets.latency import METHOD, compare, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,20 +22,22 @@ def modelled(dense: ir.Model, pruned: ir.Model, targets: Sequence[Target], preci
 
 
 def _row(dense: ir.Model, pruned: ir.Model, target: Target, precision: Precision) -> Latency:
-    before = {part.block: part.ms for part in latency_per_block(dense, target, precision)}
-    after = {part.block: part.ms for part in latency_per_block(pruned, target, precision)}
+    before, after = estimate(dense, target, precision), estimate(pruned, target, precision)
+    times = [{part.block: part.ms for part in each.blocks} for each in (before, after)]
     blocks = tuple(
-        BlockLatency(block=block, dense_ms=before.get(block, 0.0), pruned_ms=after.get(block, 0.0))
-        for block in sorted(before.keys() | after.keys())
+        BlockLatency(block=block, dense_ms=times[0].get(block, 0.0), pruned_ms=times[1].get(block, 0.0))
+        for block in sorted(times[0].keys() | times[1].keys())
     )
-    dense_ms, pruned_ms = sum(before.values()), sum(after.values())
     return Latency(
         target=target.name,
         kind="modelled",
-        dense_p50_ms=dense_ms,
-        pruned_p50_ms=pruned_ms,
-        speedup=dense_ms / pruned_ms,
-        method=METHOD,
+        dense_p50_ms=before.p50_ms,
+        pruned_p50_ms=after.p50_ms,
+        speedup=before.p50_ms / after.p50_ms,
+        method=f"{METHOD}; {after.confidence}",
         precision=precision,
+        dense_interval_ms=before.interval,
+        pruned_interval_ms=after.interval,
+        speedup_interval=compare(before, after),
         blocks=blocks,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING
 
 from edgeprune.core.errors import PlanError
-from edgeprune_targets.latency import model_latency_ms
+from edgeprune_targets.latency import estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,20 +31,21 @@ def paced(bench: Bench, spec: StrategySpec, budget: Budget, targets: Sequence[Ta
     """
     if not targets or bench.options.cuts is not None:
         return bench
-    gains = {cuts: _gain(replace(bench, most_cuts=cuts), spec, budget, targets) for cuts in range(1, bench.cuts + 1)}
-    enough = _AS_FAST * max(gains.values())
+    precision = bench.options.precision_for(bench.targets)
+    before = [estimate(bench.loaded.dense, target, precision).p50_ms for target in targets]
+    gains = {}
+    for cuts in range(1, bench.cuts + 1):
+        after = _latencies(replace(bench, most_cuts=cuts), spec, budget, targets)
+        gains[cuts] = prod(b / a for b, a in zip(before, after, strict=True))
+    enough = _AS_FAST ** len(targets) * max(gains.values())
     return replace(bench, most_cuts=max(cuts for cuts, gain in gains.items() if gain >= enough))
 
 
-def _gain(bench: Bench, spec: StrategySpec, budget: Budget, targets: Sequence[Target]) -> float:
-    """Geometric mean over the targets of dense over pruned latency; 0 where the budget cannot be met."""
+def _latencies(bench: Bench, spec: StrategySpec, budget: Budget, targets: Sequence[Target]) -> list[float]:
+    """Modelled latencies on the targets, in milliseconds; endless where the budget cannot be met."""
     try:
         plan = bench.plan(spec, bench.first_fit(spec, budget))
     except PlanError:
-        return 0.0
+        return [inf] * len(targets)
     pruned = bench.build(plan)
-    ratios = [
-        model_latency_ms(bench.loaded.dense, target, plan.precision) / model_latency_ms(pruned, target, plan.precision)
-        for target in targets
-    ]
-    return float(prod(ratios) ** (1 / len(ratios)))
+    return [estimate(pruned, target, plan.precision).p50_ms for target in targets]
