@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from edgeprune.core.digest import sha256_of
 from edgeprune.core.errors import DataError, TargetError
 from edgeprune.core.plan import plan_to_json
+from edgeprune.report import from_json
+from edgeprune.report.benched import BenchReport
 from edgeprune.report.judging import sure_gain
 from edgeprune.report.words import percent, times
 from edgeprune_targets.attribution import Attribution, attribute, block_latencies, node_blocks
@@ -29,12 +31,15 @@ def with_measured(report: Report, folder: Path, path: Path) -> Report:
     Args:
         report: of a compile.
         folder: its output folder; graphs in its deploy folder tell the blocks of the engine's layers.
-        path: the device's measured.json.
+        path: measured.json of the device's bench.sh, or what `edgeprune bench -o` wrote.
 
     Raises:
         DataError: if the numbers are of another compile.
-        TargetError: if it is no measured.json, or has no time of the dense model.
+        TargetError: if it is neither, or has no time of the dense model.
     """
+    benched = _benched(path)
+    if benched is not None:
+        return _with_benched(report, benched, path)
     measured = read_measured(path)
     deploy = _deploy(folder, measured.target)
     _check_same(report, measured, deploy, path)
@@ -44,6 +49,33 @@ def with_measured(report: Report, folder: Path, path: Path) -> Report:
         notes = [f"measured slower than dense ({times(row.speedup)})", *notes]
     said = [f"while it was measured: {words}" for words in measured.warnings]
     return fold_measured(report, row, [f"{row.target}: {words}" for words in (*notes, *said)])
+
+
+def _benched(path: Path) -> BenchReport | None:
+    """What `bench` wrote; None if this is something else."""
+    try:
+        data = path.read_bytes()
+        return from_json(data, BenchReport) if b'"rounds"' in data else None
+    except (OSError, DataError):
+        return None
+
+
+def _with_benched(report: Report, benched: BenchReport, path: Path) -> Report:
+    """A report with the pairs that `bench` timed.
+
+    Raises:
+        DataError: if other models were timed, or no pair was.
+    """
+    known = {"dense": report.model.sha256, "pruned": report.pruned.sha256}
+    strange = [model.role for model in benched.models if known.get(model.role) != model.sha256]
+    if strange or not benched.latency:
+        what = f"its {strange[0]} model is another one" if strange else "it holds no pair of a dense and a pruned model"
+        msg = f"{path} is of another compile: {what}"
+        raise DataError(msg, hint="time this one with `edgeprune bench DENSE OUT -o FILE`")
+    said = [f"while it was measured: {words}" for words in benched.warnings]
+    for row in benched.latency:
+        report = fold_measured(report, row, [f"{row.target}: {words}" for words in said])
+    return report
 
 
 def fold_measured(report: Report, row: Latency, notes: list[str]) -> Report:

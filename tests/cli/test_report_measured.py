@@ -174,3 +174,26 @@ def test_a_measured_row_comes_first_and_takes_the_place_of_the_last_measurement(
     elsewhere = replace(newer, device="GeForce RTX 4090 D")
     assert fold_measured(first, newer, []).latency == (newer, modelled)
     assert fold_measured(first, elsewhere, []).latency == (elsewhere, ROW, modelled)
+
+
+@pytest.fixture(scope="module")
+def benched(on_device) -> Path:
+    words = ["bench", str(DEMO / "digits_vit.onnx"), str(on_device / "out"), "-r", "onnxruntime-cpu", "--rounds", "6"]
+    assert run([*words, "-o", str(on_device / "bench.json")]) == 0
+    return on_device / "bench.json"
+
+
+def test_what_bench_timed_here_comes_back_the_same_way(back, benched):
+    assert run(["report", str(back / "out"), "--measured", str(benched)]) == 0
+    first, *others = read(back).latency
+    assert (first.kind, first.target) == ("measured", "onnxruntime-cpu")
+    assert first.speedup_interval is not None
+    assert [row.kind for row in others] == ["modelled"]
+
+
+def test_what_bench_timed_of_another_model_is_refused(back, benched, tmp_path, capfd):
+    strange = tmp_path / "strange.json"
+    shutil.copy(benched, strange)
+    rewrite(strange, lambda data: data["models"][1].update(sha256="0" * 64))
+    assert run(["report", str(back / "out"), "--measured", str(strange)]) == 1
+    assert "its pruned model is another one" in capfd.readouterr().err

@@ -17,7 +17,7 @@ from edgeprune.cli.state import general_options
 @option(
     "--measured",
     type=click.Path(path_type=Path),
-    help="measured.json of the device, to be folded into the report; deploy/bench.sh writes it.",
+    help="What deploy/bench.sh or `edgeprune bench -o` wrote, to be folded into the report.",
 )
 @force_option
 @json_option
