@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from onnx_ir.passes import common
 
+from edgeprune._leaving import output_cut
 from edgeprune.core.costs import TokenCost, count_macs, token_cost
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import Plan, StrategySpec, TokenCut
@@ -79,6 +80,17 @@ class Bench:
 
     Attributes:
         loaded: the model.
+def budget_of(keep: float | None, macs: float | None, options: Options) -> Budget:
+    """The budget inside the encoder; all of it where only the tokens that leave are to be fewer.
+
+    Raises:
+        PlanError: as `make_budget`.
+    """
+    if options.output_tokens is not None and keep is None and macs is None:
+        return Budget("keep", 1.0)
+    return make_budget(keep, macs)
+
+
         options: of the user.
         targets: names of target profiles, for the plan.
         most_cuts: the most cuts that a plan may have where the user names no number.
@@ -142,6 +154,7 @@ class Bench:
         model = self.loaded.dense.clone()
         apply_plan(model, plan)
         return model
+            output=output_cut(self.loaded, self.options, before),
 
     def keep_of(self, plan: Plan) -> float:
         """Share of patch-token work kept, averaged over the blocks."""

@@ -8,6 +8,7 @@ from edgeprune._bench import Bench, Budget
 from edgeprune._block_costs import block_costs
 from edgeprune._deciding import Decision, Judge, decide
 from edgeprune._delivering import Delivery
+from edgeprune._leaving import warnings_of
 from edgeprune._loading import pruned_facts
 from edgeprune._measuring import cpu_latency
 from edgeprune._modelling import modelled
@@ -145,7 +146,9 @@ class Job:
         check_limits(validation, self.options.max_drift)
         finish(pruned, plan_to_json(made))
         latency = self._latency(pruned, made)
-        spec = made.cuts[0].strategy if made.cuts else None
+        self.warnings += warnings_of(made, self.loaded, self.options)
+        leaving = made.output.strategy if made.output is not None else None
+        spec = made.cuts[0].strategy if made.cuts else leaving
         report = Report(
             source=self.loaded.title,
             model=self.loaded.facts(),
@@ -190,7 +193,7 @@ class Job:
         threads = self.options.threads
         _, feed = next(iter(scoring.feeds(batch=self.batch)))
         with self.progress.stage("prove identity"):
-            identity = is_identity(self.loaded, made, feed, threads) if made.cuts else None
+            identity = is_identity(self.loaded, made, feed, threads) if made.cuts or made.output else None
         with self.progress.stage("prove exactness"):
             exact = exactness(self.loaded, pruned, made, feed, threads)
         drift = drift_of(self.recording, pruned, scoring, batch=self.batch, threads=threads, progress=self.progress)

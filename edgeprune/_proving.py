@@ -13,6 +13,7 @@ from edgeprune.options import HIGHER_IS_BETTER
 from edgeprune_calibration.drift import measure_drift
 from edgeprune_calibration.oracle import find_sites, prove
 from edgeprune_calibration.runner import Runner
+from edgeprune_passes._output import require_readout
 from edgeprune_passes.apply import apply_plan
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def is_identity(loaded: Loaded, plan: Plan, feed: Feed, threads: int) -> bool:
     The tail is left as it is and the runtime rewrites nothing: both would change the order of sums.
     """
     whole = tuple(replace(cut, keep=plan.patch_tokens) for cut in plan.cuts)
+    output = replace(plan.output, keep=plan.patch_tokens) if plan.output is not None else None
     model = loaded.dense.clone()
-    apply_plan(model, replace(plan, cuts=whole, eliminate_tail=False))
+    apply_plan(model, replace(plan, cuts=whole, output=output, eliminate_tail=False))
     kept = Runner(model, threads=threads, optimise=False).run(feed)
     dense = Runner(loaded.dense, threads=threads, optimise=False).run(feed)
     return all(np.array_equal(kept[name], dense[name]) for name in dense)
@@ -45,9 +47,11 @@ def is_identity(loaded: Loaded, plan: Plan, feed: Feed, threads: int) -> bool:
 
 def exactness(loaded: Loaded, pruned: ir.Model, plan: Plan, feed: Feed, threads: int) -> Exactness | None:
     """The pruned graph against the masked dense one; None if the plan cuts nothing."""
-    if not plan.cuts:
+    if not plan.cuts and plan.output is None:
         return None
-    cuts = (loaded.found.blocks[cut.block].cut for cut in plan.cuts)
+    cuts = [loaded.found.blocks[cut.block].cut for cut in plan.cuts]
+    if plan.output is not None:
+        cuts.append(require_readout(loaded.dense, loaded.found).value)
     sites = find_sites(pruned, plan, [str(value.name) for value in cuts if value is not None])
     return prove(loaded.dense, pruned, plan, sites, [((), feed)], threads=threads)
 

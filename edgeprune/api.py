@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune._bench import make_budget
+from edgeprune._bench import budget_of, make_budget
 from edgeprune._benching import Measurement, check_counts, measure
 from edgeprune._checking import Checker
 from edgeprune._contenders import feeds_for, open_contenders
@@ -77,7 +77,7 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
     Args:
         model: an ONNX file, or a PyTorch source (`timm:NAME`, `pkg.module:factory`, a `.pt2` file).
         target: names of target profiles, or paths of profiles, several with commas between; none takes those of `plan`.
-        keep: share of patch-token work to keep, averaged over the blocks, in (0, 1].
+        keep: share of patch-token work to keep, averaged over the blocks, in (0, 1]; all with `options.output_tokens`.
         macs: share of the model's MACs to keep, instead of `keep`.
         plan: apply this instead of deciding.
         out: folder to write; it appears whole or not at all.
@@ -94,7 +94,7 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
     options, progress = options or Options(), progress or SILENT
     given = _given_plan(plan)
     targets = load_targets(target or (given.targets if given else ()))
-    budget = None if given is not None else make_budget(keep, macs)
+    budget = None if given is not None else budget_of(keep, macs, options)
     if given is not None and (keep is not None or macs is not None):
         make_budget(keep, 0.0 if keep is not None else macs)
     if out is not None:
@@ -121,7 +121,7 @@ def plan(
 ) -> Plan:
     """Decide what `compile` would do, without doing it. Arguments and errors are those of `compile`."""
     options, progress = options or Options(), progress or SILENT
-    budget = make_budget(keep, macs)
+    budget = budget_of(keep, macs, options)
     targets = load_targets(target)
     with opened(model, options) as loaded:
         require_stream(loaded)

@@ -22,6 +22,10 @@ class Options:
     Attributes:
         strategy: name of a token-reduction strategy, or 'auto' to try several on the data and take the best.
         strategy_options: options of that strategy by name.
+        output_tokens: patch tokens that leave by outputs of one row a token, as a count (int) or a share (float): such
+            outputs get shorter, and a further one, `kept_indices`, names the patches. None leaves outputs as they are.
+        output_strategy: how those are chosen; 'auto' takes `strategy` where one is named, else one by rule.
+        output_options: options of that strategy by name.
         data: folder of images, `.npy`, `.npz`, or 'pkg.module:callable'; None to validate nothing on data.
         preprocess: 'imagenet', 'half', 'clip', or a TOML file.
         reference: PyTorch source to validate against; None for the source ONNX.
@@ -51,6 +55,9 @@ class Options:
 
     strategy: str = AUTO
     strategy_options: dict[str, Option] = field(default_factory=dict)
+    output_tokens: int | float | None = None
+    output_strategy: str = AUTO
+    output_options: dict[str, Option] = field(default_factory=dict)
     data: str | Path | None = None
     preprocess: str | Path = "imagenet"
     reference: str | None = None
@@ -85,6 +92,7 @@ class Options:
             ("threads", self.threads, 0),
         ):
             _check_at_least(name, value, low)
+        _check_output_tokens(self.output_tokens)
         for metric in self.max_drift:
             _check_metric(metric)
         for name, shape in self.inputs.items():
@@ -99,6 +107,18 @@ def _check_at_least(name: str, value: int | None, low: int) -> None:
     if value is not None and value < low:
         msg = f"`{name}` is {value}, expected {low} or more"
         raise PlanError(msg, hint=f"give a larger `{name}`, or leave it out for the default")
+
+
+def _check_output_tokens(value: float | None) -> None:
+    """Check that a count is one or more, and a share in (0, 1].
+
+    Raises:
+        PlanError: if it is not.
+    """
+    if value is None or (isinstance(value, int) and value >= 1) or (isinstance(value, float) and 0 < value <= 1):
+        return
+    msg = f"`output_tokens` is {value:g}, expected a count of 1 or more, or a share above 0 and at most 1"
+    raise PlanError(msg, hint="for example --output-tokens 144, or --output-tokens 0.25")
 
 
 def _check_metric(metric: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeprune.core.graph import PREFIX
+from edgeprune.core.plan import TokenCut
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,8 +20,8 @@ class CutSite:
     """One cut, in both graphs.
 
     Attributes:
-        block: index of the block, 0-based.
-        at: the dense graph's value where the cut stands, a residual Add [B,T,D].
+        block: index of the block, 0-based; one past the last where tokens leave for the outputs.
+        at: the dense graph's value where the cut stands, a residual Add [B,T,D], or what a projector reads.
         index: the pruned graph's [B,K'] positions in the stream before the cut.
         merge: the pruned graph's source [B,R], own [B,K',1] and weights [B,K',R] of
             new = own * old[index] + weights @ old[source]; or one matrix [B,K',T_before] of new = matrix @ old; empty
@@ -42,12 +43,19 @@ class CutSite:
         return (self.index, *self.merge, *(name for name in (self.size, self.scale) if name is not None))
 
 
+def every_cut(plan: Plan) -> tuple[TokenCut, ...]:
+    """The cuts of a plan, and that of the tokens that leave as one behind all blocks."""
+    if plan.output is None:
+        return plan.cuts
+    return (*plan.cuts, TokenCut(block=plan.blocks, keep=plan.output.keep, strategy=plan.output.strategy))
+
+
 def find_sites(pruned: ir.Model, plan: Plan, at: Sequence[str]) -> tuple[CutSite, ...]:
-    """The cuts of a plan by the names that surgery gives their values; `at` as in `CutSite`, one a cut."""
+    """All cuts of a plan by the names that surgery gives their values; `at` as in `CutSite`, one a cut."""
     known = {value.name for node in pruned.graph for value in node.outputs} | set(pruned.graph.initializers)
     sites = []
-    for cut, value in zip(plan.cuts, at, strict=True):
-        prefix = f"{PREFIX}cut/{cut.block}"
+    for cut, value in zip(every_cut(plan), at, strict=True):
+        prefix = f"{PREFIX}cut/{cut.block}" if cut.block < plan.blocks else f"{PREFIX}output"
         parts = ("source", "own", "weights", "size", "scale")
         source, own, weights, size, scale = (f"{prefix}/{part}" for part in parts)
         sites.append(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgeprune.core.errors import DataError, ModelError
 from edgeprune.core.progress import SILENT, Progress
+from edgeprune.core.readout import KEPT_INDICES
 from edgeprune.core.results import Drift
 from edgeprune_calibration._specs import Array, show_shape
 from edgeprune_calibration.data import Dataset, Feed
@@ -107,12 +108,34 @@ def measure_drift(
             dense, pruned = _outputs(reference, names, feed), candidate.run(feed)
             for expected, found in _pairs(dense, pruned, outputs):
                 meter = meters.setdefault(expected, DriftMeter(expected))
-                meter.add(names, dense[expected][: len(names)], pruned[found][: len(names)])
+                whole = rows_that_left(dense[expected], pruned[found], pruned.get(KEPT_INDICES))
+                meter.add(names, whole[: len(names)], pruned[found][: len(names)])
             stage.advance(len(names))
     if not meters:
         msg = "drift was measured on no samples"
         raise DataError(msg, hint="give at least one sample")
     return {name: meter.drift() for name, meter in meters.items()}
+
+
+def rows_that_left(dense: Array, pruned: Array, kept: Array | None) -> Array:
+    """The rows of a dense output that a shorter one holds: prefix tokens, and the patches of `kept` [B, K].
+
+    An output that is not shorter along one axis by just the patches that are missing is left as it is.
+    """
+    if kept is None or dense.ndim != pruned.ndim or dense.shape == pruned.shape:
+        return dense
+    differing = [i for i, (a, b) in enumerate(zip(dense.shape, pruned.shape, strict=True)) if a != b]
+    if len(differing) != 1 or differing[0] == 0 or len(kept) != len(dense):
+        return dense
+    axis = differing[0]
+    prefix = pruned.shape[axis] - kept.shape[1]
+    if prefix < 0 or kept.max(initial=0) + prefix >= dense.shape[axis]:
+        return dense
+    first = np.tile(np.arange(prefix, dtype=np.int64), (len(kept), 1))
+    rows = np.concatenate([first, kept + prefix], axis=1)
+    return np.take_along_axis(
+        dense, rows.reshape(len(kept), *(-1 if i == axis else 1 for i in range(1, dense.ndim))), axis
+    )
 
 
 def _outputs(reference: Reference | Recording, names: tuple[str, ...], feed: Feed) -> Feed:

@@ -5,6 +5,8 @@
                      the value of a merged group at the position that the cut's index names,
                      log(size) on that column
 
+and, where tokens leave for the outputs, the rows of the outputs that belong to them.
+
 Which tokens are removed is read from the pruned graph itself, sample by sample, so a near-tie of scores cannot look
 like an error. Where the masks go is found here, from the dense graph alone.
 """
@@ -19,11 +21,12 @@ import numpy as np
 
 from edgeprune.core.errors import PassError, PlanError, ValidationError
 from edgeprune.core.graph import constant_of, name_of, static_shape
+from edgeprune.core.readout import KEPT_INDICES
 from edgeprune.core.results import Exactness
 from edgeprune_calibration._compared import Comparison, Lengths, Shapes, find_comparisons, take_rows
 from edgeprune_calibration._masked import MaskedDense
 from edgeprune_calibration._restored import Tap, expected, find_taps, stream_rows
-from edgeprune_calibration._sites import CutSite, find_sites
+from edgeprune_calibration._sites import CutSite, every_cut, find_sites
 from edgeprune_calibration._specs import Array
 from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, scaled, whole
 from edgeprune_calibration.data import Feed
@@ -71,8 +74,8 @@ def prove(  # noqa: PLR0913 (two graphs, what was done, where, and on what: none
         PassError: if a cut breaks its contract: wrong count, a token twice, a matrix whose rows are no means.
         ValidationError: if the proof cannot be set up for this graph, or there is no sample.
     """
-    if len(cuts) != len(plan.cuts):
-        msg = f"the plan has {len(plan.cuts)} cuts, {len(cuts)} are given to the proof"
+    if len(cuts) != len(every_cut(plan)):
+        msg = f"the plan has {len(every_cut(plan))} cuts, {len(cuts)} are given to the proof"
         raise PlanError(msg, hint="prove a graph with the plan that made it")
     if not cuts:
         msg = "the plan has no cut, so there is nothing to prove"
@@ -84,7 +87,7 @@ def prove(  # noqa: PLR0913 (two graphs, what was done, where, and on what: none
     if proof is None:
         msg = "there is no sample to prove exactness on"
         raise ValidationError(msg, hint="give at least one")
-    return worst.result(removing=any(cut.keep < plan.patch_tokens for cut in plan.cuts))
+    return worst.result(removing=any(cut.keep < plan.patch_tokens for cut in every_cut(plan)))
 
 
 @dataclass(slots=True)
@@ -127,7 +130,7 @@ class _Task:
 
     @property
     def lengths(self) -> Lengths:
-        return Lengths(self.tokens, self.plan.cuts[-1].keep + self.plan.prefix_tokens, self.plan.prefix_tokens)
+        return Lengths(self.tokens, every_cut(self.plan)[-1].keep + self.plan.prefix_tokens, self.plan.prefix_tokens)
 
 
 def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threads: int) -> _Proof:
@@ -141,7 +144,8 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
     names = [*(comparison.dense for comparison in compared), *(tap.dense for tap in taps), *streams]
     copy = _exposed(task.dense, names)
     masked = MaskedDense(copy, shapes[0], _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens), task.tokens)
-    if not masked.place([_find(copy, cut.at) for cut in task.cuts], [bool(cut.merge) for cut in task.cuts]):
+    masks = masked.place([_find(copy, cut.at) for cut in task.cuts], [bool(cut.merge) for cut in task.cuts])
+    if masks == 0 and task.plan.cuts:
         msg = f"no attention over {task.tokens} tokens was found after block {task.cuts[0].block}"
         raise ValidationError(msg, hint="the cut would change no later block; check the block's number")
     reported = [name for cut in task.cuts for name in cut.names]
@@ -173,6 +177,8 @@ class _Proof:
         masked_session, pruned_session, dense_session = self.sessions
         pruned = self.constants | pruned_session.run(feed)
         after = self._survivors(pruned)
+        if self.task.plan.output is not None:
+            _check_told(pruned, after[-1].positions - self.task.plan.prefix_tokens, self.task.plan.prefix_tokens)
         masked = masked_session.run({**feed, **self.masked.feeds(after)})
         dense = dense_session.run(feed)
         for comparison in self.compared:
@@ -184,9 +190,15 @@ class _Proof:
             if found.shape != wanted.shape:
                 msg = f"`{comparison.pruned}` has shape {found.shape} after the cuts, the reference {wanted.shape}"
                 raise ValidationError(msg, hint="compare a value that has one row per token, or no row per token")
-            worst.add(found, wanted, take_rows(dense[comparison.dense], comparison, positions, tokens))
+            others = positions if self.task.plan.output is None else self._others(positions)
+            worst.add(found, wanted, take_rows(dense[comparison.dense], comparison, others, tokens))
 
         self._check_taps(pruned, masked, dense, after, worst)
+
+    def _others(self, positions: Array) -> Array:
+        """The next patches in the place of those that left: rows that must differ, or no wrong row would be seen."""
+        prefix, patches = self.task.plan.prefix_tokens, self.task.plan.patch_tokens
+        return np.where(positions < prefix, positions, prefix + (positions - prefix + 1) % patches)
 
     def _check_taps(self, pruned: Feed, masked: Feed, dense: Feed, after: Sequence[Survivors], worst: _Worst) -> None:
         """Hold every restored stream, all tokens of it, against its mode's formula."""
@@ -200,7 +212,7 @@ class _Proof:
     def _survivors(self, pruned: Feed) -> list[Survivors]:
         batch, tokens, prefix = self.masked.batch, self.masked.tokens, self.task.plan.prefix_tokens
         out, current = [], whole(batch, tokens)
-        for site, cut in zip(self.task.cuts, self.task.plan.cuts, strict=True):
+        for site, cut in zip(self.task.cuts, every_cut(self.task.plan), strict=True):
             index = _each(pruned, site.index, batch)
             expected = (batch, cut.keep + prefix)
             if index.shape != expected or not (index[:, :prefix] == np.arange(prefix)).all():
@@ -214,6 +226,18 @@ class _Proof:
                 current = scaled(current, _each(pruned, site.scale, batch))
             out.append(current)
         return out
+
+
+def _check_told(pruned: Feed, positions: Array, prefix: int) -> None:
+    """Check that the second output names the patches that leave, in their order.
+
+    Raises:
+        PassError: if it does not.
+    """
+    told, left = pruned.get(KEPT_INDICES), positions[:, prefix:]
+    if told is None or told.dtype != np.int64 or not np.array_equal(told, left) or (np.diff(left) <= 0).any():
+        msg = f"the output `{KEPT_INDICES}` does not name the patches that leave, in their order"
+        raise PassError(msg, hint=BUG)
 
 
 def _matrix(index: Array, merge: Sequence[Array], before: Survivors) -> Array | None:

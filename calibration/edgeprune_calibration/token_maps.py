@@ -18,7 +18,7 @@ import numpy as np
 from edgeprune.core.errors import ModelError, PassError
 from edgeprune.core.graph import constant_of, static_shape
 from edgeprune.core.results import CutMap, Drift, TokenMap, WorstSample
-from edgeprune_calibration._sites import CutSite, find_sites
+from edgeprune_calibration._sites import CutSite, every_cut, find_sites
 from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, whole
 from edgeprune_calibration._thumbnails import save_thumbnail
 from edgeprune_calibration.runner import Runner
@@ -52,7 +52,7 @@ def collect_token_maps(
         PassError: if a cut breaks its contract.
     """
     grid = grid_of(pruned, plan.patch_tokens)
-    if grid is None or not plan.cuts:
+    if grid is None or not every_cut(plan):
         return ()
     follower = _Follower(pruned, plan, threads)
     count = min(n, len(dataset))
@@ -122,7 +122,7 @@ class _Follower:
 
     def __init__(self, pruned: ir.Model, plan: Plan, threads: int) -> None:
         self.plan = plan
-        self.sites = find_sites(pruned, plan, [""] * len(plan.cuts))
+        self.sites = find_sites(pruned, plan, [""] * len(every_cut(plan)))
         names = [name for site in self.sites for name in (site.index, *site.merge)]
         found = {name: constant_of(pruned.graph.initializers.get(name)) for name in names}
         self.constants = {name: value for name, value in found.items() if value is not None}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from edgeprune.cli.types import INPUT_SHAPE, LIMIT, NAMED_OPTION, PASS
+from edgeprune.cli.types import COUNT_OR_SHARE, INPUT_SHAPE, LIMIT, NAMED_OPTION, PASS
 from edgeprune.core.plan import Precision, Restore
 from edgeprune.options import DRIFT_METRICS, Options
 
@@ -81,6 +81,19 @@ decision_options = together(
         help="Option of the strategy; can be repeated.",
     ),
     option(
+        "--output-tokens", type=COUNT_OR_SHARE,
+        help="Patch tokens that leave for a language model: a count, or a share such as 0.25. Outputs get shorter, and "
+        "a new output `kept_indices` names the patches.",
+    ),
+    option(
+        "--output-strategy", default=DEFAULTS.output_strategy, show_default=True,
+        help="How those are chosen: a strategy by name, or auto.",
+    ),
+    option(
+        "--output-option", "output_options", type=NAMED_OPTION, multiple=True,
+        help="Option of that strategy; can be repeated.",
+    ),
+    option(
         "--restore", type=click.Choice(get_args(Restore)), default=DEFAULTS.restore, show_default=True,
         help="How tokens come back where the head or an output needs all of them.",
     ),
@@ -114,7 +127,7 @@ decision_options = together(
 
 def make_options(given: Mapping[str, Any], *, command: Iterable[str] = ()) -> Options:
     """Gather what was given into `Options`; repeated pairs become tables."""
-    tables = ("inputs", "max_drift", "strategy_options")
+    tables = ("inputs", "max_drift", "strategy_options", "output_options")
     settings: dict[str, Any] = {name: dict(value) if name in tables else value for name, value in given.items()}
     return Options(**settings, command=tuple(command))
 

@@ -13,8 +13,9 @@ from edgeprune.core.plan import Option, PassSpec
 if TYPE_CHECKING:
     _Type = click.ParamType[tuple[str, Any]]
     _Word = click.ParamType[PassSpec]
+    _Number = click.ParamType[float]
 else:  # older releases of click have no type argument here
-    _Type = _Word = click.ParamType
+    _Type = _Word = _Number = click.ParamType
 
 
 class Pair(_Type):
@@ -74,6 +75,27 @@ def _plain(value: Any) -> Option:
     raise TypeError(msg)
 
 
+class CountOrShare(_Number):
+    """A whole number is a count, one with a point a share."""
+
+    name = "COUNT or SHARE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number.
+
+        Raises:
+            click.BadParameter: if it is none.
+        """
+        if isinstance(value, int | float):
+            return value
+        with suppress(ValueError):
+            return int(value)
+        with suppress(ValueError):
+            return float(value)
+        msg = f"`{value}` is neither a count such as 144 nor a share such as 0.25"
+        raise click.BadParameter(msg, ctx, param)
+
+
 class PassWord(_Word):
     """A pass with its options: `NAME` or `NAME:option=value,option=value`."""
 
@@ -96,3 +118,4 @@ INPUT_SHAPE = Pair(":", _shape, example="NAME:1x3x224x224")
 LIMIT = Pair("=", float, example="METRIC=X")
 NAMED_OPTION = Pair("=", _option, example="NAME=VALUE")
 PASS = PassWord()
+COUNT_OR_SHARE = CountOrShare()

@@ -103,12 +103,22 @@ class Strategy(Protocol):
         ...
 
 
+@runtime_checkable
+class Nearest(Protocol):
+    """A strategy that cannot keep every count, such as one of whole rows."""
+
+    def nearest(self, keep: int, grid: tuple[int, int] | None) -> int:
+        """The count it can keep that is nearest to a wanted one."""
+        ...
+
+
 def named(selection: Selection, prefix: str) -> Selection:
     """Give the selection's values the names by which proofs and reports find them."""
     merge = selection.merge
-    names = {"index": selection.index, "size": selection.size}
+    names: dict[str, ir.Value | None] = {"index": selection.index, "size": selection.size}
     if merge is not None:
         names |= {"source": merge.source, "into": merge.into, "own": merge.own, "weights": merge.weights}
+        names["scale"] = merge.scale
     for name, value in names.items():
         if value is not None:
             value.name = f"{prefix}/{name}"

@@ -54,9 +54,11 @@ def compile_command(
 ) -> None:
     """Compile MODEL, an ONNX file or a PyTorch source, to fewer tokens.
 
-    A PyTorch source is timm:NAME, pkg.module:factory, or a .pt2 file. Give one of --keep, --macs and --plan.
+    A PyTorch source is timm:NAME, pkg.module:factory, or a .pt2 file. Give one of --keep, --macs and --plan;
+    or --output-tokens, alone or beside --keep or --macs.
     """
-    require_one(keep=keep, macs=macs, plan=plan)
+    if given["output_tokens"] is None or plan is not None or (keep is not None and macs is not None):
+        require_one(keep=keep, macs=macs, plan=plan)
     from edgeprune import api
 
     state = state_of(ctx)

@@ -46,9 +46,10 @@ def plan_command(
 ) -> None:
     """Decide how MODEL would be compiled and write plan.json, for `compile --plan`.
 
-    Give one of --keep and --macs.
+    Give one of --keep and --macs; or --output-tokens, alone or beside them.
     """
-    require_one(keep=keep, macs=macs)
+    if given["output_tokens"] is None or (keep is not None and macs is not None):
+        require_one(keep=keep, macs=macs)
     from edgeprune import api
     from edgeprune.core.plan import plan_to_json
 
