@@ -74,12 +74,6 @@ def make_budget(keep: float | None, macs: float | None) -> Budget:
     return budget
 
 
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """A model on the bench: plans can be made for it, built, priced and scored.
-
-    Attributes:
-        loaded: the model.
 def budget_of(keep: float | None, macs: float | None, options: Options) -> Budget:
     """The budget inside the encoder; all of it where only the tokens that leave are to be fewer.
 
@@ -91,6 +85,12 @@ def budget_of(keep: float | None, macs: float | None, options: Options) -> Budge
     return make_budget(keep, macs)
 
 
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A model on the bench: plans can be made for it, built, priced and scored.
+
+    Attributes:
+        loaded: the model.
         options: of the user.
         targets: names of target profiles, for the plan.
         most_cuts: the most cuts that a plan may have where the user names no number.
@@ -139,6 +139,7 @@ def budget_of(keep: float | None, macs: float | None, options: Options) -> Budge
             prefix_tokens=found.prefix,
             blocks=len(self.loaded.found.blocks),
             cuts=tuple(cuts),
+            output=output_cut(self.loaded, self.options, before),
             eliminate_tail=self.options.tail_elimination,
             restore=self.options.restore,
             precision=self.options.precision_for(self.targets),
@@ -154,7 +155,6 @@ def budget_of(keep: float | None, macs: float | None, options: Options) -> Budge
         model = self.loaded.dense.clone()
         apply_plan(model, plan)
         return model
-            output=output_cut(self.loaded, self.options, before),
 
     def keep_of(self, plan: Plan) -> float:
         """Share of patch-token work kept, averaged over the blocks."""
