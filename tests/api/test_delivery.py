@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from edgeprune._bench import Bench, Budget
 from edgeprune._building import Workshop, _orders
 from edgeprune._loading import opened
 from edgeprune._lowerings import Lowerings
-from edgeprune.core.errors import TargetError
+from edgeprune.core.errors import EdgepruneError, TargetError
 from edgeprune.core.plan import StrategySpec
 from edgeprune.core.progress import SILENT
 from edgeprune.options import Options
@@ -129,3 +131,35 @@ def test_a_version_that_the_device_cannot_have_is_refused_before_any_work(tmp_pa
             DIGITS, target="jetson-agx-xavier", keep=0.6, out=tmp_path / "out", options=edgeprune.Options(tensorrt="11")
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def small_files():
+    """No file can grow beyond this, as on a disk that is nearly full: the compiled model is larger."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path):
+    with pytest.raises(EdgepruneError, match="cannot write") as caught:
+        edgeprune.compile(DIGITS, target="jetson-orin", keep=0.6, out=tmp_path / "out")
+    assert "free some space" in (caught.value.hint or "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_any_tensorrt_here_the_desktop_gets_a_deploy_folder_and_the_reason(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    gone = {"tensorrt", "tensorrt_rtx"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name in gone else find_spec(name, *more)
+    )
+    out = tmp_path / "out"
+    report = edgeprune.compile(DIGITS, target="rtx-4090", keep=0.6, out=out).report
+    (engine,) = report.engines
+    assert not engine.built
+    assert 'pip install "edgeprune[rtx]"' in (engine.error or "")
+    assert (out / "deploy" / "build.sh").is_file()
+    assert not list((out / "engine").iterdir())
