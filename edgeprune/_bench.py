@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune._loading import Loaded
+    from edgeprune.core.plan import Restore
     from edgeprune.core.refusals import Refusal
     from edgeprune.options import Options
     from edgeprune_passes.selection import Strategy
@@ -37,9 +38,14 @@ _CLOSE = 0.004
 _ROUNDS = 4
 
 
-def curves(cuts: int) -> tuple[Curve, ...]:
-    """Where a search begins: the default first, then other depths, then fewer cuts."""
+def curves(cuts: int, *, restores: bool = False) -> tuple[Curve, ...]:
+    """Where a search begins: the default first, then other depths, then fewer cuts.
+
+    Where all tokens come back, early cuts that leave more at the end do better than late ones that leave few.
+    """
+    early = (Curve(0.3, 0.3, 0.1, cuts=cuts), Curve(0.5, 5.0, 0.1, cuts=cuts)) if restores else ()
     shapes = (
+        *early,
         Curve(cuts=cuts),
         Curve(0.8, 0.4, cuts=cuts),
         Curve(0.65, 0.25, 0.1, cuts=cuts),
@@ -94,12 +100,14 @@ class Bench:
         options: of the user.
         targets: names of target profiles, for the plan.
         most_cuts: the most cuts that a plan may have where the user names no number.
+        restore: how tokens come back where that was decided; None for what the user asked for.
     """
 
     loaded: Loaded
     options: Options
     targets: tuple[str, ...] = ()
     most_cuts: int = DEFAULT_CUTS
+    restore: Restore | None = None
 
     @cached_property
     def dense_macs(self) -> int:
@@ -110,6 +118,13 @@ class Bench:
     def patches(self) -> int:
         """N."""
         return self.loaded.found.found.tokens - self.loaded.found.found.prefix
+
+    @cached_property
+    def restores(self) -> bool:
+        """Whether the head or an output needs all tokens back, and may have them."""
+        found = self.loaded.found
+        tokens = any(found.found.flow.tokens_on(value) for value in self.loaded.dense.graph.outputs)
+        return self.options.restore != "none" and (tokens or bool(found.head_refusals))
 
     @cached_property
     def cost(self) -> TokenCost:
@@ -141,7 +156,7 @@ class Bench:
             cuts=tuple(cuts),
             output=output_cut(self.loaded, self.options, before),
             eliminate_tail=self.options.tail_elimination,
-            restore=self.options.restore,
+            restore=self.restore or self.options.restore,
             precision=self.options.precision_for(self.targets),
             passes=self.options.passes,
             targets=self.targets,
@@ -168,7 +183,7 @@ class Bench:
         """
         failures: list[PlanError] = []
         found = 0
-        for family in curves(self.cuts):
+        for family in curves(self.cuts, restores=self.restores):
             made = self._try_fit(spec, family, budget)
             if isinstance(made, PlanError):
                 failures.append(made)

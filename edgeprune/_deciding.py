@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeprune._pacing import paced
+from edgeprune._pairing import STRATEGIES, best_pair, chooses, first_mode
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import Plan, StrategySpec
@@ -18,7 +19,7 @@ from edgeprune_calibration.runner import Runner
 from edgeprune_passes.registry import make_strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import onnx_ir as ir
 
@@ -88,7 +89,7 @@ def decide(
         spec = StrategySpec(name=asked, options=bench.options.strategy_options)
         _check_applies(bench, spec)
         return _one(paced(bench, spec, budget, targets), spec, budget, judge, progress)
-    names = _WITH_CLASS_TOKEN if bench.loaded.found.found.prefix else _WITHOUT
+    names = _names(bench)
     name = next(n for n in names if bench.refusal(make_strategy(StrategySpec(name=n))) is None)
     spec = StrategySpec(name=name)
     bench = paced(bench, spec, budget, targets)
@@ -96,6 +97,12 @@ def decide(
         warning = f"no data was given: {name} with its default schedule was not measured on anything"
         return Decision(bench.plan(spec, bench.first_fit(spec, budget)), warnings=(warning,))
     return _best(bench, names, budget, judge, progress)
+
+
+def _names(bench: Bench) -> tuple[str, ...]:
+    if bench.restores:
+        return STRATEGIES
+    return _WITH_CLASS_TOKEN if bench.loaded.found.found.prefix else _WITHOUT
 
 
 def _check_applies(bench: Bench, spec: StrategySpec) -> None:
@@ -106,24 +113,38 @@ def _check_applies(bench: Bench, spec: StrategySpec) -> None:
 
 
 def _one(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge | None, progress: Progress) -> Decision:
-    if judge is None or bench.options.search == 0:
+    if judge is None:
         return Decision(bench.plan(spec, bench.first_fit(spec, budget)))
-    return _searched(bench, spec, budget, judge, progress)
+    tried: tuple[Candidate, ...] = ()
+    if chooses(bench):
+        tried = (_candidate(first_mode(bench), spec, budget, judge),)
+        bench, spec, others = best_pair(bench, [(spec, tried[0])], _scorer(budget, judge), progress)
+        tried = (*tried, *others)
+    if bench.options.search == 0:
+        return Decision(bench.plan(spec, bench.first_fit(spec, budget)), tried)
+    searched = _searched(bench, spec, budget, judge, progress)
+    return Decision(searched.plan, (*tried, *searched.candidates))
+
+
+def _scorer(budget: Budget, judge: Judge) -> Callable[[Bench, StrategySpec], Candidate]:
+    return lambda bench, spec: _candidate(bench, spec, budget, judge)
 
 
 def _best(bench: Bench, names: Sequence[str], budget: Budget, judge: Judge, progress: Progress) -> Decision:
     candidates: list[Candidate] = []
     with progress.stage("try strategies", len(names)) as stage:
         for name in names:
-            candidates.append(_candidate(bench, StrategySpec(name=name), budget, judge))
+            spec = StrategySpec(name=name)
+            candidates.append(_candidate(first_mode(bench), spec, budget, judge))
             stage.advance(1)
     scored = [candidate for candidate in candidates if candidate.score is not None]
     if not scored:
         reasons = "; ".join(f"{candidate.name}: {candidate.refused}" for candidate in candidates)
         msg = f"no strategy can meet the budget: {reasons}"
         raise PlanError(msg, hint="ask for a larger --keep or --macs")
-    chosen = min(scored, key=_score_or_worst)
-    spec = StrategySpec(name=chosen.name, options=chosen.options)
+    tried = [(StrategySpec(name=name), made) for name, made in zip(names, candidates, strict=True)]
+    bench, spec, others = best_pair(bench, tried, _scorer(budget, judge), progress)
+    candidates += others
     if bench.options.search == 0:
         return Decision(bench.plan(spec, bench.first_fit(spec, budget)), tuple(candidates))
     searched = _searched(bench, spec, budget, judge, progress)
@@ -150,7 +171,8 @@ def _scored(bench: Bench, spec: StrategySpec, schedule: Sequence[int], judge: Ju
     model = bench.build(bench.plan(spec, schedule))
     drift = judge.drift(model)
     ratio = count_macs(model) / bench.dense_macs
-    return Candidate(name=spec.name, options=spec.options, macs_ratio=ratio, score=score_of(drift), drift=drift)
+    name = spec.name if bench.restore is None else f"{spec.name}, {bench.restore}"
+    return Candidate(name=name, options=spec.options, macs_ratio=ratio, score=score_of(drift), drift=drift)
 
 
 def _searched(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge, progress: Progress) -> Decision:
@@ -168,5 +190,5 @@ def _searched(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge, pr
         project = bench.projection(spec, budget, starts[0])
         trials = search(score, starts, project, patches=bench.patches, evaluations=total, seed=bench.options.seed)
     schedule = best(trials).schedule
-    found = replace(tried[schedule], name=f"{spec.name}, searched")
+    found = replace(tried[schedule], name=f"{tried[schedule].name}, searched")
     return Decision(bench.plan(spec, schedule), (found,))
