@@ -30,6 +30,9 @@ class Runtime:
         typing: 'strong' keeps the types of the graph; 'weak' lets the builder choose among the flags it is given.
         opset: highest ONNX opset that its parser is documented for.
         layer_norm: whether its parser has LayerNormalization.
+        old_matcher: whether its matcher of attention is taken to want keys turned by one Transpose. TensorRT 10.8 has
+            been seen to lose attention in exports that take a detour (NVIDIA/TensorRT issue 4537); TensorRT-RTX 1.7,
+            which is near TensorRT 11, fuses both forms, and makes fewer kernels of the detour.
         topk_limit: largest K of a TopK.
         int64: whether it computes in INT64; without, it casts to INT32 and clamps, inputs included.
         bf16: whether it has bfloat16.
@@ -42,6 +45,7 @@ class Runtime:
     typing: Typing
     opset: int
     layer_norm: bool = True
+    old_matcher: bool = True
     topk_limit: int = TOPK_LIMIT
     int64: bool = True
     bf16: bool = True
@@ -98,6 +102,7 @@ RUNTIMES: tuple[Runtime, ...] = (
         version="11",
         typing="strong",
         opset=25,
+        old_matcher=False,
         sources={"opset": "ONNX opset guide of TensorRT 11", "typing": "NvInfer.h 11.1: nothing else is left"},
     ),
     Runtime(
@@ -106,6 +111,7 @@ RUNTIMES: tuple[Runtime, ...] = (
         version="1",
         typing="strong",
         opset=25,
+        old_matcher=False,
         sources={"opset": "probed with 1.7.1, opsets 13 to 27", "typing": "probed with 1.7.1", "topk_limit": "probed"},
     ),
 )

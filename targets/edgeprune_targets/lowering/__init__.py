@@ -67,7 +67,6 @@ _REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "swish": decompose_swish,
     "scatter": decompose_scatter,
     "einsum": spell_out_einsum,
-    "key-transpose": straighten_keys,
     "query-scale": scale_queries,
 }
 
@@ -94,6 +93,8 @@ def lower(
     rewrites = dict(_REWRITES)
     if not runtime.layer_norm:
         rewrites["layer-norm"] = decompose_layer_norm
+    if runtime.old_matcher:
+        rewrites["key-transpose"] = straighten_keys
     if not runtime.int64:
         rewrites["topk-floats"] = sort_as_floats
     if not fused_attention:
