@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from support.surgery import canonical, forward, reduce
+from support.surgery import canonical, forward, prove_cuts, reduce
 from support.tiny_torch import Spelling, example
 
+from edgeprune.core.errors import PlanError
+from edgeprune.core.plan import Restore
+from edgeprune_passes.registry import restores
+
 STATES = Spelling(head="states")
+MODES: list[Restore] = ["auto", "last-seen", "nearest", "soft", "residual-delta", "cluster", "unmerge"]
+CHOICES = {"dropped": ("random", "k-centre"), "merged": ("ward-merge", "tome"), "both": ("random", "grid-cluster")}
 
 
 def run(model: ir.Model, *names: str, batch: int = 2) -> list[np.ndarray]:
@@ -62,3 +68,47 @@ def test_keeping_all_restores_the_same_bits() -> None:
     reduce(pruned, {0: 25, 2: 25}, "keep-all")
     for found, wanted in zip(run(pruned), run(dense), strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("kind", CHOICES)
+@pytest.mark.parametrize("mode", MODES)
+def test_every_state_is_what_the_formula_of_its_mode_says(mode: Restore, kind: str, batch: int) -> None:
+    """Outputs of three blocks behind none, one and two cuts, all tokens of each, against numpy on the masked graph."""
+    dense, pruned = canonical(STATES, batch), canonical(STATES, batch)
+    if kind != "merged" and mode in {"cluster", "unmerge"}:
+        with pytest.raises(PlanError, match=f"cannot be restored by {mode}: tokens were dropped"):
+            reduce(pruned, {1: 16, 2: 9}, *CHOICES[kind], restore=mode)
+        return
+    plan = reduce(pruned, {1: 16, 2: 9}, *CHOICES[kind], restore=mode)
+    named = {str(v.name).split("/")[2] for node in pruned.graph for v in node.outputs if "restored/" in str(v.name)}
+    assert named == ({mode} if mode != "auto" else {"unmerge" if kind == "merged" else "residual-delta"})
+    result = prove_cuts(dense, pruned, plan, [example(STATES, batch, seed) for seed in (1, 2)])
+    assert result.passed, result
+    assert result.max_abs_error < 1e-4 * result.max_abs_value
+
+
+def test_the_proof_finds_a_stream_that_another_mode_restored() -> None:
+    dense, pruned = canonical(STATES, 1), canonical(STATES, 1)
+    plan = reduce(pruned, {1: 16}, "random", restore="soft")
+    for value in (v for node in pruned.graph for v in node.outputs):
+        value.name = str(value.name).replace("restored/soft", "restored/nearest")
+    assert not prove_cuts(dense, pruned, plan, [example(STATES, 1)]).passed
+
+
+@pytest.mark.parametrize("mode", sorted(restores()))
+@pytest.mark.parametrize("strategy", ["keep-all", "tome"])
+def test_keeping_all_restores_the_same_bits_in_every_mode(mode: Restore, strategy: str) -> None:
+    dense, pruned = canonical(STATES, 2), canonical(STATES, 2)
+    reduce(pruned, {0: 25, 2: 25}, strategy, restore=mode)
+    for found, wanted in zip(run(pruned), run(dense), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_last_residual_reads_the_short_stream() -> None:
+    """A tap right in front of the last block: its attention branch is short, and so is what it is added to."""
+    pruned = canonical(STATES, 1)
+    reduce(pruned, {0: 12}, "random", restore="soft")
+    assert not any("companion" in str(node.name) and node.op_type == "Gather" for node in pruned.graph)
+    add = next(node for node in pruned.graph if str(node.outputs[0].name) == "/blocks.2/Add_output_0")
+    assert all(value is not None and value.shape is not None and value.shape[1] == 13 for value in add.inputs)

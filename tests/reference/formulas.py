@@ -109,6 +109,94 @@ def prune_merge(
     return Choice(np.array(index), np.stack(matrices), np.array(sizes))
 
 
+def ward_merge(
+    x: np.ndarray, k: np.ndarray, probs: np.ndarray, size: np.ndarray, prefix: int, keep: int, *, floor: float = 1.0
+) -> Choice:
+    """Each token may go into any that weighs more; those go that lose least by Ward's criterion, down to their root."""
+    B, T, _ = x.shape
+    streams, keys = unit(x), unit(k.transpose(0, 2, 1, 3).reshape(B, T, -1))
+    index, matrices, sizes = [], [], []
+    for b in range(B):
+        weight = np.ones(T)
+        row = probs[b, :, 0, prefix:].mean(0)
+        weight[prefix:] = row * size[b, prefix:].sum() + floor * size[b, prefix:]
+        partner, loss = {}, {}
+        for i in range(prefix, T):
+            costs = {}
+            for j in range(prefix, T):
+                if weight[j] > weight[i] or (weight[j] == weight[i] and j < i):
+                    alike = (streams[b, i] @ streams[b, j] + keys[b, i] @ keys[b, j]) / 2
+                    costs[j] = (1 - alike) * weight[i] * weight[j] / (weight[i] + weight[j])
+            if costs:
+                partner[i] = min(costs, key=lambda j: costs[j])
+                loss[i] = costs[partner[i]]
+        going = set(sorted(loss, key=lambda i: loss[i])[: T - prefix - keep])
+        groups = {i: [i] for i in range(T) if i not in going}
+        for i in going:
+            root = partner[i]
+            while root in going:
+                root = partner[root]
+            groups[root].append(i)
+        index.append(sorted(groups))
+        matrices.append(_weighted(groups, weight, T))
+        sizes.append([size[b, groups[i]].sum() for i in sorted(groups)])
+    return Choice(np.array(index), np.stack(matrices), np.array(sizes))
+
+
+def k_centre(x: np.ndarray, prefix: int, keep: int, *, rounds: int = 4) -> Choice:
+    """Evenly spaced tokens, then in each round those whose nearest chosen one is farthest."""
+    streams, index = unit(x[:, prefix:]), []
+    step = keep // rounds
+    for tokens in streams:
+        first = keep - step * (rounds - 1)
+        chosen = [int((i + 0.5) * len(tokens) / first) for i in range(first)]
+        for _ in range(rounds - 1):
+            near = {i: max(tokens[i] @ tokens[j] for j in chosen) for i in range(len(tokens)) if i not in chosen}
+            chosen += sorted(near, key=lambda i: near[i])[:step]
+        index.append([*range(prefix), *(prefix + i for i in sorted(chosen))])
+    return Choice(np.array(index))
+
+
+def grid_cluster(
+    x: np.ndarray,
+    size: np.ndarray,
+    prefix: int,
+    keep: int,
+    places: np.ndarray | None,
+    starts: list[int],
+    *,
+    rounds: int = 3,
+    locality: float = 0.003,
+) -> Choice:
+    """Soft k-means on cosines from given starts; every other token goes to its nearest centroid."""
+    B, T, _ = x.shape
+    index, matrices, sizes = [], [], []
+    for b in range(B):
+        tokens = unit(x[b, prefix:])
+        far = np.zeros((T - prefix, keep))
+        if places is not None:
+            far = ((places[:, None] - places[starts][None]) ** 2).sum(-1)
+        centres = tokens[starts]
+        for _ in range(rounds):
+            logits = (tokens @ unit(centres).T - locality * far) / 0.02
+            shares = np.exp(logits - logits.max(1, keepdims=True))
+            centres = (shares / shares.sum(1, keepdims=True)).T @ tokens
+        nearest = (tokens @ unit(centres).T - locality * far).argmax(1)
+        groups = {i: [i] for i in (*range(prefix), *(prefix + s for s in starts))}
+        for i in set(range(T - prefix)) - set(starts):
+            groups[prefix + starts[nearest[i]]].append(prefix + i)
+        index.append(sorted(groups))
+        matrices.append(_weighted(groups, size[b], T))
+        sizes.append([size[b, groups[i]].sum() for i in sorted(groups)])
+    return Choice(np.array(index), np.stack(matrices), np.array(sizes))
+
+
+def lengthening(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """[B,K',1] mean length of a group's members over the length of their mean."""
+    lengths = matrix @ np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.asarray(lengths / np.linalg.norm(matrix @ x, axis=-1, keepdims=True))
+
+
 def zero_tprune(probs: np.ndarray, k: np.ndarray, prefix: int, keep: int, *, drop: int, votes: int) -> Choice:
     """Importance by one vote, `drop` tokens by similarity, then the rest by `votes` votes among the survivors."""
     B, _, T, _ = probs.shape

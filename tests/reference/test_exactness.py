@@ -14,7 +14,7 @@ from edgeprune_calibration.oracle import find_sites, prove
 from edgeprune_passes.canonicalize import Canonicalize
 from edgeprune_passes.reduce_tokens import ReduceTokens
 
-STRATEGIES = ("random", "uniform", "cls-topk", "mean-attention", "zero-tprune", "tome", "prune-merge")
+STRATEGIES = ("random", "uniform", "cls-topk", "mean-attention", "zero-tprune", "tome", "prune-merge", "ward-merge")
 MIXED = ("tome", "cls-topk", "prune-merge")
 CUTS = {0: 50, 2: 34, 3: 20}
 

@@ -32,7 +32,16 @@ CASES: list[tuple[str, dict[str, Option]]] = [
     ("prune-merge", {"merge_share": 1.0}),
     ("prune-merge", {"merge_share": 0.4, "scale_sizes": False}),
     ("prune-merge", {"merge_share": 0.0}),
+    ("ward-merge", {}),
+    ("ward-merge", {"floor": 0.2}),
+    ("k-centre", {}),
+    ("k-centre", {"rounds": 7}),
+    ("grid-cluster", {}),
+    ("grid-cluster", {"rounds": 1, "locality": 0.02}),
 ]
+
+# Of an 8x8 grid for 40 clusters: six rows of starts, alternately of six and seven. Behind the first cut: even spacing.
+LINES = ((0, 7), (2, 6), (3, 7), (4, 7), (6, 6), (7, 7))
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +65,8 @@ def taps(model: ir.Model, block: int, stream: str) -> dict[str, ir.Value]:
 def expected(name: str, options: dict[str, Option], seen: dict[str, np.ndarray], keep: int) -> formulas.Choice:
     """The formula's choice."""
     x, probs, size = seen["x"], seen["probs"], seen["size"]
+    if name in {"k-centre", "grid-cluster"}:
+        return spread(name, options, x, size, keep)
     k, patches = seen["k"].transpose(0, 1, 3, 2), x.shape[1] - 1
     removed = patches - keep
     match name:
@@ -72,8 +83,23 @@ def expected(name: str, options: dict[str, Option], seen: dict[str, np.ndarray],
             return formulas.zero_tprune(probs, k, 1, keep, drop=drop, votes=int(options.get("votes", 1)))
         case "tome":
             return formulas.tome(k, size, 1, keep)
+        case "ward-merge":
+            return formulas.ward_merge(x, k, probs, size, 1, keep, **options)  # type: ignore[arg-type]
     pruned = keep + round(float(options.get("merge_share", 0.75)) * removed)
     return formulas.prune_merge(x, probs, size, 1, keep, pruned, scale=bool(options.get("scale_sizes", True)))
+
+
+def spread(name: str, options: dict[str, Option], x: np.ndarray, size: np.ndarray, keep: int) -> formulas.Choice:
+    """The formula's choice of what covers all tokens; of clusters with the starts that the grid gives."""
+    if name == "k-centre":
+        return formulas.k_centre(x, 1, keep, rounds=int(options.get("rounds", 4)))
+    if x.shape[1] - 1 == PATCHES:
+        places = np.stack(np.divmod(np.arange(PATCHES), 8), 1)
+        starts = [8 * line + int((i + 0.5) * 8 / count) for line, count in LINES for i in range(count)]
+    else:
+        places, starts = None, [int((i + 0.5) * (x.shape[1] - 1) / keep) for i in range(keep)]
+    rounds, locality = int(options.get("rounds", 3)), float(options.get("locality", 0.003))
+    return formulas.grid_cluster(x, size, 1, keep, places, starts, rounds=rounds, locality=locality)
 
 
 def reduced(digits: ir.Model, spec: StrategySpec, kept: dict[int, int]) -> tuple[ir.Model, dict[tuple[int, str], str]]:
@@ -85,7 +111,9 @@ def reduced(digits: ir.Model, spec: StrategySpec, kept: dict[int, int]) -> tuple
     names: dict[tuple[int, str], str] = {}
     for block in kept:
         names |= {(block, role): str(value.name) for role, value in taps(model, block, at[block]).items()}
-        wrote = {role: f"edgeprune/cut/{block}/{role}" for role in ("index", "size", "source", "own", "weights")}
+        wrote = {
+            role: f"edgeprune/cut/{block}/{role}" for role in ("index", "size", "source", "own", "weights", "scale")
+        }
         names |= {(block, role): name for role, name in wrote.items() if name in values}
     model.graph.outputs.extend(values[name] for name in dict.fromkeys(names.values()))
     return model, names
@@ -109,3 +137,6 @@ def test_emitted_choice_is_the_formulas(digits: ir.Model, project: Path, name: s
             np.testing.assert_allclose(matrix, wanted.matrix, atol=1e-5)  # fp32 cosines against fp64
             np.testing.assert_allclose(seen["size"], wanted.size, rtol=1e-5)  # as above
             size = seen["size"]
+        if "scale" in seen:
+            assert wanted.matrix is not None
+            np.testing.assert_allclose(seen["scale"], formulas.lengthening(seen["x"], wanted.matrix), rtol=1e-5)
