@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -38,6 +39,11 @@ def kernels_for(row: Row, opened: Opened) -> tuple[tuple[Kernel, int], ...]:
         return _counted(_kernels(row, row.batch, opened))
     first, second = (_kernels(row, batch, opened) for batch in (_FIRST, _SECOND))
     return _counted([_at(row.batch, *pair) for pair in zip(first, second, strict=True)])
+
+
+def work_of(kernels: Iterable[tuple[Kernel, int]]) -> float:
+    """Multiply-accumulates of a run in 10^9."""
+    return sum(kernel.flops * times for kernel, times in kernels) / 2e9
 
 
 def _at(batch: int, first: Kernel, second: Kernel) -> Kernel:

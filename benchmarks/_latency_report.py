@@ -124,7 +124,8 @@ def _intro(rows: dict[str, Any]) -> str:
         and PyTorch with terms of their own. Error: |modelled / published - 1|. Left out by device: no row of the board
         in the fit, in any power mode or runtime. Left out by model: no row of the model in the fit, on any device.
         Coverage: rows in the 80 % interval, whose width comes from the errors of other boards or models only. Set by
-        hand, and with T4 and A100 known: the shares of the tile sizes, and the energy of an operation by process.
+        hand, with T4 and A100 known: the shares of the tile sizes, and the energy of an operation by process. Of three
+        forms of the formula the one with the smallest held-out errors was kept.
         """
     return " ".join(text.split()) + "\n"
 

@@ -51,6 +51,7 @@ class Row:
         graph: key of the graph that stands for it.
         size: of the input: pixels a side, or tokens.
         runtime: tensorrt, fastertransformer, eager or inductor.
+        gmacs: as the table states them, multiply-accumulates or twice that; 0 where it does not.
         copies: whether the copies of inputs and outputs are in the timing.
     """
 
@@ -65,6 +66,7 @@ class Row:
     runtime: str
     version: str
     ms: float
+    gmacs: float
     copies: bool
 
     @property
@@ -125,8 +127,14 @@ def _row(record: Record, family: str, graph: str) -> Row:
         runtime=next(word for name, word in _RUNTIMES.items() if record["runtime"].startswith(name)),
         version=record["version"],
         ms=float(record["latency_ms_per_batch"]),
+        gmacs=float(record["gflops"] or 0),
         copies="H2D" in record["scope"],
     )
+
+
+def same_work(row: Row, gmacs: float) -> bool:
+    """Whether a graph has the operations that the table states, so that it is the model which was timed."""
+    return not row.gmacs or any(abs(gmacs / stated - 1) < 0.1 for stated in (row.gmacs, row.gmacs / 2))
 
 
 def _size(text: str) -> tuple[int, ...]:

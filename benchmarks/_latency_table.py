@@ -15,7 +15,7 @@ from edgeprune_targets.kernels import Kernel
 from edgeprune_targets.profiles import load_target
 
 KINDS = ("gemm", "conv", "depthwise", "attention", "select", "pointwise")
-_FIELDS = ("compute_us", "memory_us", "near_us", "cycles_us", "energy_uj")
+_FIELDS = ("compute_us", "shallow_us", "memory_us", "near_us", "cycles_us", "energy_uj")
 # Natural logarithm of each coefficient's likely value, and how far it may be from that: what is known before the fit.
 _PRIOR = {
     "gemm": (0.75, 0.3),
@@ -23,6 +23,7 @@ _PRIOR = {
     "depthwise": (0.25, 0.6),
     "attention": (0.35, 0.4),
     "memory": (0.8, 0.15),
+    "shallow": (64.0, 0.7),
     "near": (3.0, 0.3),
     "launch": (3.5, 0.3),
     "ramp": (3.0, 0.6),
@@ -32,7 +33,9 @@ _PRIOR = {
     "copy": (0.3, 0.5),
 }
 NAMES = tuple(_PRIOR)
-_BY_FAMILY = {"gemm": 0.2, "memory": 0.1, "launch": 0.2, "ramp": 0.2, "attention": 0.15}
+_BY_FAMILY = {
+    "gemm": 0.2, "memory": 0.1, "launch": 0.2, "ramp": 0.2, "attention": 0.15, "conv": 0.2, "depthwise": 0.2,
+}  # fmt: skip
 _BY_SITUATION = {
     "gemm/int8": 0.3, "attention/int8": 0.3, "energy/int8": 0.2, "gemm/fp32": 0.3,
     "gemm/fastertransformer": 0.15, "launch/fastertransformer": 0.4, "attention/fastertransformer": 0.5,

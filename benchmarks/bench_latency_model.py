@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import compress
 
 from _latency_fit import judge
-from _latency_graphs import Opened, kernels_for
+from _latency_graphs import Opened, kernels_for, work_of
 from _latency_models import graph_of
 from _latency_report import summary, write_fit
-from _latency_rows import SHARED, read_rows
+from _latency_rows import SHARED, read_rows, same_work
 from _latency_table import make_table
 from _results import write
 from threadpoolctl import threadpool_limits
@@ -33,7 +34,12 @@ def main() -> int:
     rows, excluded = read_rows(graph_of)
     rows.sort(key=lambda row: (row.graph, row.size, row.batch))
     opened: Opened = {}
-    table = make_table(rows, [kernels_for(row, opened) for row in rows])
+    kernels = [kernels_for(row, opened) for row in rows]
+    alike = [same_work(row, work_of(found) / row.batch) for row, found in zip(rows, kernels, strict=True)]
+    excluded["graph with other operations than the table states"] = sum(
+        row.judged and not same for row, same in zip(rows, alike, strict=True)
+    )
+    table = make_table(list(compress(rows, alike)), list(compress(kernels, alike)))
     with threadpool_limits(1):  # the arrays are small: threads would only wait for each other
         judged = judge(table)
     data, text = summary(table, judged, excluded)

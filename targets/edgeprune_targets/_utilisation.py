@@ -2,10 +2,10 @@
 
     time of a kernel = (compute^2 + memory^2)^(1/2) + launch + ramp
 
-`compute` counts whole tiles in whole waves at the peak rate, divided by a utilisation; `memory` the bytes at the peak
-bandwidth, divided by another. `launch` is what any kernel waits for, `ramp` what a product needs to fill its pipeline;
-a slower clock stretches the ramp in full and the launch by its root, since part of that is the driver's. The formulas
-take floats or numpy arrays alike, so that the fit and the prediction run the same lines.
+`compute` counts whole tiles in whole waves at the peak rate, divided by a utilisation that falls for short sums;
+`memory` the bytes at the peak bandwidth, divided by another. `launch` is what any kernel waits for, `ramp` what a
+product needs to fill its pipeline; a slower clock stretches the ramp in full and the launch by its root, since part of
+that is the driver's. The formulas take floats or numpy arrays alike, so that fit and prediction run the same lines.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _PJ_A_FLOP_ELSE = 1.1
 _PJ_OF_PRECISION = {"fp32": 2.0, "fp16": 1.0, "int8": 0.5}
 _PJ_A_BYTE = 50.0
 _PRODUCTS = frozenset({"gemm", "conv", "depthwise", "attention"})
+_TILED = frozenset({"gemm", "conv"})
 _NEAR = 0.5  # share of the level-2 cache that one kernel's operands may fill and still be there
 
 
@@ -77,6 +78,7 @@ class Ideal:
     Attributes:
         kind: which utilisation holds.
         compute_us: whole tiles in whole waves at the peak rate.
+        shallow_us: the same over the length of the sums: a short sum does not fill a tile's pipeline.
         memory_us: bytes from the memory at the peak bandwidth.
         near_us: bytes that lie in the level-2 cache, at the peak bandwidth of the memory.
         cycles_us: 1000 cycles: how long a launch takes goes with the clock.
@@ -85,6 +87,7 @@ class Ideal:
 
     kind: str
     compute_us: float
+    shallow_us: float
     memory_us: float
     near_us: float
     cycles_us: float
@@ -105,9 +108,11 @@ def ideal(kernel: Kernel, machine: Machine, precision: Precision, *, resident: b
     near = kernel.activation_bytes < _NEAR * 1e6 * machine.l2_mb
     close = kernel.weight_bytes * resident + kernel.activation_bytes * near
     far = kernel.weight_bytes + kernel.activation_bytes - close
+    compute_us = _compute_us(kernel, machine, peak)
     return Ideal(
         kind=kernel.kind,
-        compute_us=_compute_us(kernel, machine, peak),
+        compute_us=compute_us,
+        shallow_us=compute_us / max(1, kernel.k),
         memory_us=far / bytes_a_us,
         near_us=close / bytes_a_us,
         cycles_us=1e3 / machine.clock_mhz,
@@ -174,7 +179,8 @@ def kernel_parts(part: Ideal, at: Coefficients) -> tuple[Any, Any, Any]:
         part: at the peaks; a float a field, or an array a field of kernels of one kind.
         at: coefficient by name, for the device, the runtime and the precision.
     """
-    compute = part.compute_us / at(part.kind) if part.kind in _PRODUCTS else 0.0
+    filled = part.compute_us + at("shallow") * part.shallow_us if part.kind in _TILED else part.compute_us
+    compute = filled / at(part.kind) if part.kind in _PRODUCTS else 0.0
     memory = (part.memory_us + part.near_us / at("near")) / at("memory")
     launch = at("select" if part.kind == "select" else "launch") * part.cycles_us**0.5
     ramp = at("ramp") * part.cycles_us if part.kind in _PRODUCTS else 0.0

@@ -69,8 +69,8 @@ def test_a_depthwise_convolution_is_told_from_a_dense_one() -> None:
 
 def test_fit_and_prediction_run_the_same_formula() -> None:
     at = coefficients("turing", "fp16")
-    one = Ideal("gemm", 3.0, 2.0, 1.0, 0.7, 5.0)
-    many = Ideal("gemm", *(np.array([value, 2 * value]) for value in (3.0, 2.0, 1.0, 0.7, 5.0)))
+    one = Ideal("gemm", 3.0, 0.01, 2.0, 1.0, 0.7, 5.0)
+    many = Ideal("gemm", *(np.array([value, 2 * value]) for value in (3.0, 0.01, 2.0, 1.0, 0.7, 5.0)))
     assert kernel_us(many, at)[0] == pytest.approx(kernel_us(one, at), rel=1e-12)
 
 
