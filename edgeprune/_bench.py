@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from onnx_ir.passes import common
 
-from edgeprune._leaving import output_cut
+from edgeprune._leaving import chooses_by, output_cut
 from edgeprune.core.costs import TokenCost, count_macs, token_cost
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import Plan, StrategySpec, TokenCut
@@ -142,7 +142,10 @@ class Bench:
     def plan(self, spec: StrategySpec, schedule: Sequence[int]) -> Plan:
         """The plan of one strategy and a schedule over the cut points."""
         cuts, before = [], self.patches
+        own = chooses_by(self.loaded, self.options)
         for block, kept in zip(self.cost.blocks, schedule, strict=True):
+            if block == own:  # tokens that leave are chosen by its attention, which must see them all
+                continue
             if kept < before:
                 cuts.append(TokenCut(block=block, keep=kept, strategy=spec))
             before = kept

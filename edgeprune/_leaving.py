@@ -52,6 +52,11 @@ def output_cut(loaded: Loaded, options: Options, left: int) -> OutputCut | None:
     return OutputCut(keep=keep, strategy=spec)
 
 
+def chooses_by(loaded: Loaded, options: Options) -> int | None:
+    """The block whose attention tokens that leave are chosen by; None where none are to be."""
+    return None if options.output_tokens is None else require_readout(loaded.dense, loaded.found).block
+
+
 def _spec(loaded: Loaded, options: Options, readout: ReadOut, share: float) -> StrategySpec:
     """The strategy that was named, for the output or for all; else one by rule."""
     if options.output_strategy != AUTO:

@@ -37,11 +37,13 @@ class State:
         tokens: T now.
         size: fp32 [B, T] sizes from merges, or None.
         indices: int64 [B, K'] of each cut, in coordinates of the stream before it, in their order.
+        last: block of the last cut; -1 where there is none.
     """
 
     tokens: int
     size: ir.Value | None
     indices: Sequence[ir.Value]
+    last: int = -1
 
 
 def require_readout(model: ir.Model, found: Recognition) -> ReadOut:
@@ -99,6 +101,9 @@ def cut_output(model: ir.Model, found: Recognition, readout: ReadOut, cut: Outpu
 
 def _check(readout: ReadOut, found: Recognition, strategy: Strategy, cut: OutputCut, state: State) -> None:
     stream, patches = found.found, state.tokens - found.found.prefix
+    if state.last == readout.block:
+        msg = f"block {readout.block} has a cut, and its attention is what tokens that leave behind it are chosen by"
+        raise PlanError(msg, hint="cut in earlier blocks, or let all tokens that are left leave")
     wanted = relabel(stream.flow.labels[readout.value], state.tokens).shape
     if static_shape(readout.value) != wanted:
         msg = f"a head needs all tokens at `{readout.value.name}`, where fewer were to leave"

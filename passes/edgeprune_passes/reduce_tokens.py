@@ -18,7 +18,7 @@ from edgeprune_passes._layout import from_stream, to_stream
 from edgeprune_passes._output import State, cut_output, require_readout
 from edgeprune_passes._restore import free_users, lower_restore, place_restore
 from edgeprune_passes._rows import gather_rows, merged_rows
-from edgeprune_passes._sizes import Weighed, attentions, weigh
+from edgeprune_passes._sizes import Weighed, attentions, is_plain_pool, means, weigh, weigh_mean
 from edgeprune_passes.registry import make_strategy
 from edgeprune_passes.restores._done import Done
 from edgeprune_passes.selection import Site, named
@@ -68,7 +68,9 @@ class ReduceTokens:
             work.cut(cut, strategy)
         if readout is not None and self.output is not None:
             indices = [done.selection.index for done in work.history]
-            cut_output(model, found, readout, self.output, State(tokens=work.tokens, size=work.size, indices=indices))
+            last = self.cuts[-1].block if self.cuts else -1
+            state = State(tokens=work.tokens, size=work.size, indices=indices, last=last)
+            cut_output(model, found, readout, self.output, state)
         work.weigh_sizes()
         for node, label in nodes:
             lower_restore(model, node, label, work.history, work.stream.batch, self.restore)
@@ -179,6 +181,8 @@ class _Work:
             self.log_size = tape.op("Unsqueeze", tape.op("Log", selection.size), tape.ints([1, 2]), name="log_size")
         for node, logits, axis in attentions(self.model.graph, flow, resize):
             self._weighed[node] = Weighed(self.log_size, logits, axis, resize)
+        for node, averaged, axis in means(self.model.graph, flow, resize):
+            self._weighed[node] = Weighed(self.log_size, averaged, axis, resize)
         self.history.append(done)
         self.tokens = resize.after
 
@@ -190,9 +194,10 @@ class _Work:
         return nodes[position] if position < len(nodes) else None
 
     def weigh_sizes(self) -> None:
-        """Add log(size) to the logits of every attention behind a merge (ToMe's proportional attention)."""
+        """Let merged tokens count by their size in every attention (ToMe's proportional attention) and every mean."""
         for node, weighed in self._weighed.items():
-            weigh(self.model, node, weighed, self.stream.batch)
+            write = weigh_mean if node.op_type == "ReduceMean" else weigh
+            write(self.model, node, weighed, self.stream.batch)
 
     def place_restores(self, restore: Restore) -> list[tuple[ir.Node, Label]]:
         """Put Restore nodes where tokens leave the stream and all of them are needed.
@@ -233,7 +238,8 @@ class _Work:
             return refused
         outputs = [v for v in self.model.graph.outputs if flow.tokens_on(v) and v not in self.shortened]
         merged = any(strategy.merges for strategy in self.strategies)
-        pooled = [v for node in flow.pools() for v in node.inputs[:1] if v is not None] if merged else []
+        pools = [node for node in flow.pools() if merged and (restore != "auto" or not is_plain_pool(node, flow))]
+        pooled = [v for node in pools for v in node.inputs[:1] if v is not None]
         return [*refused, *outputs, *pooled]
 
 
