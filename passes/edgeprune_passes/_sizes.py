@@ -1,4 +1,8 @@
-"""Weigh merged tokens in attention: log(size) on their keys, in whatever order of axes and tokens the logits are."""
+"""Weigh merged tokens by their size, in attention and in means, in whatever order of axes and tokens they are.
+
+In attention log(size) is added to the logits of their keys. In a mean over tokens each counts as many as it stands for:
+the mean is then that of the tokens unmerged, without bringing them back.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weighed:
-    """A softmax over keys of different sizes.
+    """A softmax, or a mean, over tokens of different sizes.
 
     Attributes:
         log_size: fp32 [B, 1, 1, K] of the stream there; None while nothing was merged.
-        label: of the logits, with the tokens before the last cut.
-        axis: the axis of the keys.
+        label: of the logits or of what is averaged, with the tokens before the last cut.
+        axis: the axis of the tokens.
         resize: of the last cut.
     """
 
@@ -50,6 +54,39 @@ def attentions(nodes: Iterable[ir.Node], flow: Flow, resize: Resize) -> Iterator
         keys = sole_tokens(label.axes[axis])
         if keys is not None and any(resize.segment(segment) != segment.size for segment in keys.segments):
             yield node, label, axis
+
+
+def means(nodes: Iterable[ir.Node], flow: Flow, resize: Resize) -> Iterator[tuple[ir.Node, Label, int]]:
+    """Means over removable tokens behind a cut, with the tokens' axis."""
+    for node in nodes:
+        if node.op_type != "ReduceMean" or not is_plain_pool(node, flow):
+            continue
+        label = flow.labels[node.inputs[0]]  # type: ignore[index]
+        keys = sole_tokens(label.axes[label.token_axes[0]])
+        if keys is not None and any(resize.segment(segment) != segment.size for segment in keys.segments):
+            yield node, label, label.token_axes[0]
+
+
+def is_plain_pool(node: ir.Node, flow: Flow) -> bool:
+    """Whether merged tokens may go into a pool as they are: a mean can weigh them, an extreme does not count them."""
+    value = node.inputs[0] if node.op_type in {"ReduceMean", "ReduceMax", "ReduceMin"} else None
+    label, out = flow.labels.get(value) if value is not None else None, flow.labels.get(node.outputs[0])
+    if label is None or out is None or not out.pooled or out.token_axes or len(label.token_axes) != 1:
+        return False
+    home = label.axes_of(Batch)
+    return not home or home[0] < label.token_axes[0]
+
+
+def weigh_mean(model: ir.Model, node: ir.Node, weighed: Weighed, batch: int) -> None:
+    """Multiply what a mean averages by n * size / (sum of sizes): the mean over n tokens is then the weighted one."""
+    value, tokens = node.inputs[0], sole_tokens(weighed.label.axes[weighed.axis])
+    if weighed.log_size is None or value is None or tokens is None:
+        return
+    tape = Tape(model, before=node, prefix=f"{PREFIX}mean/{name_of(node)}")
+    row = _of_keys(tape, weighed.log_size, tokens, weighed.resize, batch)
+    shares = tape.op("Softmax", row, axis=-1)
+    weights = tape.op("Mul", shares, tape.scalar(float(tape.shape(row)[-1])))
+    node.replace_input_with(0, tape.op("Mul", value, _aligned(tape, weights, weighed, batch)))
 
 
 def weigh(model: ir.Model, node: ir.Node, weighed: Weighed, batch: int) -> None:
