@@ -65,9 +65,9 @@ def taps(model: ir.Model, block: int, stream: str) -> dict[str, ir.Value]:
 def expected(name: str, options: dict[str, Option], seen: dict[str, np.ndarray], keep: int) -> formulas.Choice:
     """The formula's choice."""
     x, probs, size = seen["x"], seen["probs"], seen["size"]
-    if name in {"k-centre", "grid-cluster"}:
-        return spread(name, options, x, size, keep)
     k, patches = seen["k"].transpose(0, 1, 3, 2), x.shape[1] - 1
+    if name in {"ward-merge", "k-centre", "grid-cluster"}:
+        return covering(name, options, seen, keep)
     removed = patches - keep
     match name:
         case "keep-all":
@@ -83,14 +83,16 @@ def expected(name: str, options: dict[str, Option], seen: dict[str, np.ndarray],
             return formulas.zero_tprune(probs, k, 1, keep, drop=drop, votes=int(options.get("votes", 1)))
         case "tome":
             return formulas.tome(k, size, 1, keep)
-        case "ward-merge":
-            return formulas.ward_merge(x, k, probs, size, 1, keep, **options)  # type: ignore[arg-type]
     pruned = keep + round(float(options.get("merge_share", 0.75)) * removed)
     return formulas.prune_merge(x, probs, size, 1, keep, pruned, scale=bool(options.get("scale_sizes", True)))
 
 
-def spread(name: str, options: dict[str, Option], x: np.ndarray, size: np.ndarray, keep: int) -> formulas.Choice:
+def covering(name: str, options: dict[str, Option], seen: dict[str, np.ndarray], keep: int) -> formulas.Choice:
     """The formula's choice of what covers all tokens; of clusters with the starts that the grid gives."""
+    x, size = seen["x"], seen["size"]
+    if name == "ward-merge":
+        floor, k = float(options.get("floor", 1.0)), seen["k"].transpose(0, 1, 3, 2)
+        return formulas.ward_merge(x, k, seen["probs"], size, 1, keep, floor=floor)
     if name == "k-centre":
         return formulas.k_centre(x, 1, keep, rounds=int(options.get("rounds", 4)))
     if x.shape[1] - 1 == PATCHES:
