@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edgeprune.core.results import BlockLatency, Latency
     from edgeprune.report import Report
 
+_OF_LATENCY = ("modelled slower", "modelled no faster", "measured slower", "measured no faster")
+
 # With more of the time than this in no block, the blocks' times say little.
 _HIDDEN = 0.2
 
@@ -83,10 +85,7 @@ def fold_measured(report: Report, row: Latency, notes: list[str]) -> Report:
 
     What was said of this target's latency before goes too: the clock has settled it.
     """
-    old = tuple(
-        f"{row.target}: {start}"
-        for start in ("modelled slower", "measured slower", "while it was measured", "time by block")
-    )
+    old = tuple(f"{row.target}: {start}" for start in (*_OF_LATENCY, "while it was measured", "time by block"))
     kept = [words for words in report.warnings if not words.startswith(old)]
     others = [other for other in report.latency if not _same_measurement(other, row)]
     return replace(report, latency=(row, *others), warnings=(*kept, *notes))

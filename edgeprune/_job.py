@@ -20,6 +20,7 @@ from edgeprune.core.plan import plan_to_json
 from edgeprune.core.results import Validation
 from edgeprune.report import Budget as ReportedBudget
 from edgeprune.report import Report, StrategyReport, describe_environment
+from edgeprune.report.judging import sure_gain
 from edgeprune_calibration.data import TensorSpec, open_dataset
 from edgeprune_calibration.preprocess import load_preprocess
 from edgeprune_calibration.reference import OnnxReference, TorchReference, record
@@ -182,7 +183,7 @@ class Job:
             _, feed = next(iter(self.data.feeds(batch=self.batch)))
             with self.progress.stage("time on this machine"):
                 rows.append(cpu_latency(self.loaded.dense, pruned, feed, self.options.threads))
-        self.warnings += [_slower(row) for row in rows if row.speedup < 1 and made.cuts]
+        self.warnings += [_slower(row) for row in rows if made.cuts and (row.speedup < 1 or sure_gain(row) == "bad")]
         return rows
 
     def validate(self, pruned: ir.Model, made: Plan, scoring: Dataset | None) -> Validation:
@@ -213,7 +214,8 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 
 def _slower(row: Latency) -> str:
+    how = "slower than dense" if sure_gain(row) == "bad" else "no faster than dense, as far as that is known"
     return (
-        f"{row.target}: {row.kind} slower than dense ({row.speedup:.2f}x): at this size the selection costs more "
-        "than it saves; try --cuts 2, a larger --batch, or a larger model"
+        f"{row.target}: {row.kind} {how} ({row.speedup:.2f}x): at this size the selection costs what it saves; "
+        "a larger --batch or a larger model gains more, and fewer --cuts cost less"
     )
