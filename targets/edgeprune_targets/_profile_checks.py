@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from edgeprune_targets._profile_fields import (
     LISTS,
     MODE_NUMBERS,
     MODE_WORDS,
-    MODEL_NUMBERS,
     NUMBERS,
     REQUIRED,
     REQUIRED_NUMBERS,
@@ -29,7 +27,6 @@ from edgeprune_targets._profile_fields import (
 )
 
 _COPY = "`edgeprune targets show rtx-4090 --toml` prints a profile to copy from"
-_ARCHITECTURES = Path(__file__).parent / "architectures.toml"
 _BUILDERS = ("tensorrt-rtx", "tensorrt")
 
 Raw = dict[str, Any]
@@ -53,19 +50,6 @@ def read_raw(path: Path) -> Raw:
     _check_versions(raw, where)
     _check_builders(raw, where)
     return raw
-
-
-@cache
-def constants_of(architecture: str) -> Raw:
-    """Constants of the latency model for an architecture such as 'Ampere GA10B', with their sources."""
-    known = msgspec.toml.decode(_ARCHITECTURES.read_bytes())
-    found: Raw = {"sources": []}
-    chip = architecture.lower().replace(" ", "-")
-    for key in ("default", chip.partition("-")[0], chip):
-        table = dict(known.get(key, {}))
-        found["sources"] += table.pop("sources", [])
-        found |= table
-    return found
 
 
 def _decoded(path: Path) -> Raw:
@@ -125,23 +109,11 @@ def _check_source(table: Raw, where: str) -> None:
 
 def _check_missing(raw: Raw, where: str) -> None:
     _lacking(where, [name for name in REQUIRED if name not in raw], WORDS)
-    _check_constants(raw, where)
-    known = constants_of(raw["architecture"]) | raw
     for mode in raw.get("modes", ()):
         here = f"{where}, mode `{mode['name']}`,"
-        _lacking(here, [name for name in REQUIRED_NUMBERS if name not in known | mode], NUMBERS)
+        _lacking(here, [name for name in REQUIRED_NUMBERS if name not in raw | mode], NUMBERS)
     if not raw.get("modes"):
-        _lacking(where, [name for name in REQUIRED_NUMBERS if name not in known], NUMBERS)
-
-
-def _check_constants(raw: Raw, where: str) -> None:
-    missing = [name for name in MODEL_NUMBERS if name not in constants_of(raw["architecture"]) | raw]
-    if not missing:
-        return
-    families = [key for key in msgspec.toml.decode(_ARCHITECTURES.read_bytes()) if "-" not in key and key != "default"]
-    known = ", ".join(family.capitalize() for family in families)
-    msg = f"{where}: `architecture` is {raw['architecture']!r}, expected to begin with one of {known}"
-    raise TargetError(msg, hint=f"or give {', '.join(f'`{name}`' for name in missing)} in the profile")
+        _lacking(where, [name for name in REQUIRED_NUMBERS if name not in raw], NUMBERS)
 
 
 def _check_modes(raw: Raw, where: str) -> None:

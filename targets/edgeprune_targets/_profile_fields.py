@@ -49,7 +49,6 @@ def _number(unit: str) -> Kind:
     return Kind("a number above 0", _is_number, unit)
 
 
-_SHARE = Kind("a share in (0, 1]", lambda value: _is_number(value) and value <= 1)
 _WORD = Kind("text in quotes", _is_word)
 _WORDS = Kind("a list of texts", _are(_is_word))
 # These go into file names and into a shell script.
@@ -78,14 +77,7 @@ DEVICE_NUMBERS: dict[str, Kind] = {
     "l2_mb": _number("MB"),
     "dla_count": Kind("a whole number, 0 or more", lambda value: value == 0 or _is_whole(value)),
 }
-# Constants of the latency model: per architecture in architectures.toml, and here only where a device differs.
-MODEL_NUMBERS: dict[str, Kind] = {
-    "token_multiple": Kind("a whole number above 0", _is_whole, "tokens"),
-    "launch_overhead_us": _number("us"),
-    "gemm_utilisation": _SHARE,
-    "bandwidth_utilisation": _SHARE,
-}
-NUMBERS = MODE_NUMBERS | DEVICE_NUMBERS | MODEL_NUMBERS
+NUMBERS = MODE_NUMBERS | DEVICE_NUMBERS
 WORDS: dict[str, Kind] = {
     "name": _NAMED,
     "device": _WORD,
@@ -118,7 +110,6 @@ REQUIRED_NUMBERS = (
     "fp32_tflops",
     "fp16_dense_tflops",
     "fp16_fp32acc_tflops",
-    *MODEL_NUMBERS,
 )
 # Not numbers, yet known from somewhere too.
 SOURCED_WORDS = ("tensorrt", "software", "nvpmodel")

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from edgeprune.core.errors import TargetError
-from edgeprune_targets._profile_checks import constants_of, tensorrt_of, version_key
+from edgeprune_targets._profile_checks import tensorrt_of, version_key
 
 RuntimeName: TypeAlias = Literal["tensorrt-rtx", "tensorrt"]
 Status: TypeAlias = Literal["verified", "derived", "remembered", "assumed", "fitted"]
@@ -71,10 +71,6 @@ class Target:
         tensorrt: TensorRT versions the device can have, oldest first; all that exist on a Jetson, steps elsewhere.
         default_tensorrt: the version that is assumed if none is named.
         software: JetPack versions the device can have, oldest first; empty off Jetson.
-        token_multiple: token counts that are multiples of this waste nothing in a tensor core.
-        launch_overhead_us: of one kernel in a stream of kernels.
-        gemm_utilisation: share of the fp32-accumulate peak that a large matrix product reaches.
-        bandwidth_utilisation: share of the peak bandwidth that a streaming kernel reaches.
         notes: conflicts between sources and what else a person should know.
         sources: where each number comes from, by field name.
     """
@@ -100,10 +96,6 @@ class Target:
     builders: tuple[str, ...]
     tensorrt: tuple[str, ...]
     default_tensorrt: str
-    token_multiple: int
-    launch_overhead_us: float
-    gemm_utilisation: float
-    bandwidth_utilisation: float
     aliases: tuple[str, ...] = ()
     nvpmodel: str = ""
     tdp_w: float | None = None
@@ -157,10 +149,8 @@ def target_in_mode(raw: dict[str, Any], mode: str) -> Target:
         hint = f"did you mean `{close[0]}`?" if close else f"`{raw['name']}` alone means its mode `{default}`"
         raise TargetError(msg, hint=hint)
     chosen = modes[mode or default]
-    constants = constants_of(raw["architecture"])
     versions = tensorrt_of(raw)
     values = {
-        **constants,
         **raw,
         **chosen,
         "name": raw["name"] if chosen["name"] == default else f"{raw['name']}@{chosen['name']}",
@@ -170,7 +160,7 @@ def target_in_mode(raw: dict[str, Any], mode: str) -> Target:
         "modes": tuple(modes),
         "tensorrt": versions,
         "default_tensorrt": raw.get("default_tensorrt", versions[-1]),
-        "sources": _sources(constants, raw, chosen),
+        "sources": _sources(raw, chosen),
     }
     values["description"] = _description(values, alone=len(modes) == 1)
     values.pop("label")

@@ -111,11 +111,6 @@ CASES: dict[str, tuple[str, str, str, str]] = {
     "no memory": ("memory_gb = 8", "memory_gb = 0", ": `memory_gb` is 0, expected a number above 0", COPY),
     "infinite memory": ("memory_gb = 8", "memory_gb = inf", ": `memory_gb` is inf, expected a number above 0", COPY),
     "a truth for a number": ("l2_mb = 2", "l2_mb = true", ": `l2_mb` is True, expected a number above 0", COPY),
-    "a share above one": (
-        "l2_mb = 2", "l2_mb = 2\ngemm_utilisation = 1.5",
-        ": `gemm_utilisation` is 1.5, expected a share in (0, 1]",
-        COPY,
-    ),
     "a name that is no file name": (
         'name = "mine"', 'name = "My board"',
         ": `name` is 'My board', expected lower-case letters, digits, '.', '_' and '-'",
@@ -146,12 +141,6 @@ CASES: dict[str, tuple[str, str, str, str]] = {
         (": `builders` is ['tensorrt', 'tensorrt-rtx'], expected 'tensorrt' alone:"
         " TensorRT-RTX has no compute capability 8.7"),
         "it has 7.5, 8.0, 8.6, 8.9, 12.0, 12.1",
-    ),
-    "an unknown architecture": (
-        "Ampere GA10B", "Rubin GR100",
-        (": `architecture` is 'Rubin GR100', expected to begin with one of Maxwell, Pascal, Volta, Turing, Ampere, Ada,"
-        " Hopper, Blackwell"),
-        "or give `launch_overhead_us`, `gemm_utilisation` in the profile",
     ),
     "two modes of one name": (
         'name = "15w"', 'name = "fast"',
@@ -191,10 +180,10 @@ CASES: dict[str, tuple[str, str, str, str]] = {
     "a source of no field": (
         'fields = ["gpu_clock_mhz"]', 'fields = ["speed"]',
         ", mode `15w`, source 1: `fields` names `speed`, expected names of numbers",
-        ("known fields: bandwidth_utilisation, dla_count, dla_int8_dense_tops, fp16_dense_tflops, fp16_fp32acc_tflops,"
-        " fp32_tflops, fp4_dense_tflops, fp8_dense_tflops, gemm_utilisation, gpu_clock_mhz, int8_dense_tops,"
-        " int8_sparse_tops, l2_mb, launch_overhead_us, memory_bandwidth_gbs, memory_gb, nvpmodel, sms, software, tdp_w,"
-        " tensorrt, token_multiple"),
+        ("known fields: dla_count, dla_int8_dense_tops, fp16_dense_tflops, fp16_fp32acc_tflops,"
+        " fp32_tflops, fp4_dense_tflops, fp8_dense_tflops, gpu_clock_mhz, int8_dense_tops,"
+        " int8_sparse_tops, l2_mb, memory_bandwidth_gbs, memory_gb, nvpmodel, sms, software, tdp_w,"
+        " tensorrt"),
     ),
     "a source of unknown standing": (
         'status = "verified"', 'status = "sure"',

@@ -9,7 +9,6 @@ import pytest
 
 from edgeprune.core.errors import TargetError
 from edgeprune_targets.profiles import (
-    Source,
     load_target,
     load_targets,
     mode_names,
@@ -67,14 +66,6 @@ def test_a_mode_has_its_own_sources_and_shares_the_others() -> None:
 def test_the_default_mode_is_the_first() -> None:
     assert mode_names("jetson-orin") == mode_names("jetson-orin@15w") == ("maxn", "50w", "30w", "15w")
     assert mode_names("rtx-4090") == ("default",)
-
-
-def test_constants_of_the_latency_model_are_those_of_the_chip_then_of_the_family_then_of_all() -> None:
-    assert load_target("a100").gemm_utilisation == 0.85
-    assert load_target("a100").launch_overhead_us == load_target("rtx-3090").launch_overhead_us == 3.0
-    assert load_target("jetson-orin").launch_overhead_us == 5.0
-    assert (load_target("l4").gemm_utilisation, load_target("rtx-4090").gemm_utilisation) == (0.55, 0.62)
-    assert load_target("l4").sources["gemm_utilisation"].text.startswith("power limited")
 
 
 def test_a_device_with_old_tensorrt_only_is_modelled_and_not_built_for() -> None:
@@ -202,11 +193,6 @@ def test_a_profile_of_ones_own_by_path_and_mode(mine: Path) -> None:
     assert (slow.fp16_dense_tflops, slow.fp32_tflops, slow.default_tensorrt) == (20, 10, "10.16")
     assert (slow.description, slow.on_jetson, slow.fp4_dense_tflops) == ("My board in power mode SLOW", False, None)
     assert "sms" not in slow.sources
-    assert slow.sources["gemm_utilisation"] == Source(
-        status="assumed",
-        text="near what timm reaches with ViT-B/16 in PyTorch on RTX 4090 (0.59 of the fp32-accumulate peak"
-        " at batch 1024)",
-    )
 
 
 def test_the_text_of_a_shipped_profile_is_a_profile(tmp_path: Path) -> None:
