@@ -36,7 +36,7 @@ def test_nothing_foreign_lands_in_site_packages(unpacked):
 
 def test_only_code_and_its_data_are_inside(unpacked):
     suffixes = {path.suffix for name in PACKAGES for path in (unpacked / name).rglob("*") if path.is_file()}
-    assert suffixes <= {".py", ".typed", ".toml", ".json", ".md", ".sh", ".txt"}
+    assert suffixes <= {".py", ".typed", ".toml", ".json", ".md", ".sh", ".awk", ".css", ".txt"}
     assert not list(unpacked.rglob("__pycache__"))
 
 
