@@ -64,9 +64,9 @@ def latency_model(results: dict[str, Any]) -> str:
     shares = (device["median_absolute_error"], device["median_by"]["board"], device["coverage"])
     error, boards, inside = (f"{100 * share:.0f} %" for share in shares)
     return (
-        f"Modelled latencies: on devices left out of the fit the median error is {error} over {device['rows']} published "
-        f"TensorRT timings of transformers ({boards} as a mean over boards), and {inside} of them lie in the stated "
-        "80 % interval. No timing of a GeForce or RTX card is among them."
+        f"Modelled latencies: on devices left out of the fit the median error is {error} over {device['rows']} "
+        f"published TensorRT timings of transformers ({boards} as a mean over boards), and {inside} of them lie in the "
+        "stated 80 % interval. No timing of a GeForce or RTX card is among them."
     )
 
 
