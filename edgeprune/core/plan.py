@@ -19,6 +19,7 @@ SCHEMA = 1
 
 Option: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "fp16"]
+WidthKind: TypeAlias = Literal["mlp", "heads", "head-size"]
 Restore: TypeAlias = Literal["auto", "last-seen", "nearest", "soft", "residual-delta", "cluster", "unmerge", "none"]
 
 
@@ -70,6 +71,28 @@ class OutputCut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WidthCut:
+    """In one block, keep some of the MLP's channels, of the heads, or of the coordinates of every head.
+
+    Which they are, and the weights that were solved anew for them, are too many numbers for this file: they lie beside
+    it, in the file that `Plan.widths_sha256` names.
+
+    Attributes:
+        kind: what is removed.
+        block: index of the block, 0-based.
+        number: tells apart several of one kind in a block.
+        keep: how many stay.
+        of: how many there were.
+    """
+
+    kind: WidthKind
+    block: int
+    number: int = 0
+    keep: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything that was decided about one model.
 
@@ -84,6 +107,8 @@ class Plan:
         output: reduction of the tokens that leave, which changes the interface; None leaves outputs as they are.
         eliminate_tail: compute only the rows that the head reads in the last block.
         restore: how tokens come back where the head or an output needs all of them.
+        widths: channels, heads and head sizes that are cut, in the order of their kind and block.
+        widths_sha256: of the file with what is kept and the weights solved for it; empty where no width is cut.
         precision: of the engine; graph inputs and outputs stay fp32.
         passes: further passes, in the order in which they run.
         targets: names of target profiles.
@@ -102,6 +127,8 @@ class Plan:
     output: OutputCut | None = None
     eliminate_tail: bool = True
     restore: Restore = "auto"
+    widths: tuple[WidthCut, ...] = ()
+    widths_sha256: str = ""
     precision: Precision = "fp32"
     passes: tuple[PassSpec, ...] = ()
     targets: tuple[str, ...] = ()
@@ -138,9 +165,28 @@ def check_plan(plan: Plan) -> None:
             msg = f"block {cut.block} keeps {cut.keep} patch tokens but has {before}: `cuts[{i}].keep`"
             raise PlanError(msg, hint="`keep` counts patch tokens, without prefix tokens")
         before, last = cut.keep, cut.block
+    _check_widths(plan)
     if plan.output is not None and not 1 <= plan.output.keep <= before:
         msg = f"the output keeps {plan.output.keep} patch tokens but has {before}: `output.keep`"
         raise PlanError(msg, hint="let no more tokens leave than the last cut keeps")
+
+
+def _check_widths(plan: Plan) -> None:
+    seen: set[tuple[str, int, int]] = set()
+    for i, cut in enumerate(plan.widths):
+        where = f"`widths[{i}]`"
+        if (cut.kind, cut.block, cut.number) in seen or not 0 <= cut.block < plan.blocks:
+            msg = f"the {cut.kind} width of block {cut.block} is cut twice, or there is no such block: {where}"
+            raise PlanError(msg, hint="list every width once, by the index of its block")
+        if not 1 <= cut.keep < cut.of:
+            msg = (
+                f"block {cut.block} keeps {cut.keep} of {cut.of} ({cut.kind}), expected fewer and at least one: {where}"
+            )
+            raise PlanError(msg, hint="leave out widths that stay as they are")
+        seen.add((cut.kind, cut.block, cut.number))
+    if bool(plan.widths) != bool(plan.widths_sha256):
+        msg = "a plan that cuts widths names the file of their weights, and no other does: `widths_sha256`"
+        raise PlanError(msg, hint="use plan.json as it was written, with widths.npz beside it")
 
 
 def plan_to_json(plan: Plan) -> bytes:

@@ -31,6 +31,9 @@ class RefusalCode(str, Enum):
     POSITION_BOUND = "position-bound"
     NO_READ_OUT = "no-read-out"
     GRID_CONNECTOR = "grid-connector"
+    WIDTH_BOUND = "width-bound"
+    WIDTH_NORMALISED = "normalised-over-width"
+    WIDTH_IN_OUTPUT = "width-in-output"
     NOT_APPLICABLE = "not-applicable"
 
 

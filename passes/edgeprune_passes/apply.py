@@ -10,29 +10,38 @@ from edgeprune.core.passes import PassResult, Pipeline
 from edgeprune_passes.eliminate_tail import EliminateTail
 from edgeprune_passes.reduce_tokens import ReduceTokens
 from edgeprune_passes.registry import make_pass
+from edgeprune_passes.remove_channels import RemoveChannels
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune.core.plan import Plan
+    from edgeprune.core.widths.arrays import Arrays
 
 # What exporters write and runtimes read; a newer number would lock older runtimes out.
 _IR_VERSION = 10
 
 
-def apply_plan(model: ir.Model, plan: Plan) -> PassResult:
+def apply_plan(model: ir.Model, plan: Plan, arrays: Arrays | None = None) -> PassResult:
     """Rewrite a model in canonical form by a plan, in place.
 
-    The last block's tail goes first: cuts above it then find it as it is, and no cut is ever made inside it.
+    Widths go first, while every block still has its whole attention; then the last block's tail: cuts above it find it
+    as it is, and no cut of tokens is ever made inside it.
+
+    Args:
+        model: is rewritten.
+        plan: what to do.
+        arrays: the units that widths keep, and the weights solved for them; see `core.widths.arrays`.
 
     Raises:
         PlanError: if a cut cannot be made.
         PassError: if a pass broke the graph.
     """
+    widths = (RemoveChannels(plan.widths, arrays or {}),) if plan.widths else ()
     tail = (EliminateTail(),) if plan.eliminate_tail else ()
     more = tuple(make_pass(spec) for spec in plan.passes)
     reduce = ReduceTokens(cuts=plan.cuts, restore=plan.restore, output=plan.output)
-    result = Pipeline(passes=(*tail, reduce, *more)).apply(model)
+    result = Pipeline(passes=(*widths, *tail, reduce, *more)).apply(model)
     common.RemoveUnusedNodesPass()(model)
     return PassResult(model, result.changes, result.refusals)
 

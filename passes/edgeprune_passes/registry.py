@@ -49,6 +49,7 @@ _PASSES = {
     "canonicalize": "edgeprune_passes.canonicalize:Canonicalize",
     "eliminate-tail": "edgeprune_passes.eliminate_tail:EliminateTail",
     "reduce-tokens": "edgeprune_passes.reduce_tokens:ReduceTokens",
+    "remove-channels": "edgeprune_passes.remove_channels:RemoveChannels",
     "graphsurgeon": "edgeprune_passes.graphsurgeon:Graphsurgeon",
 }
 

@@ -1,0 +1,1 @@
+"""Width groups: which elements of which initializers can only be removed together, and what names their number."""

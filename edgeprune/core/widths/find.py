@@ -1,0 +1,115 @@
+"""Find the width groups of a recognised model: MLPs and attentions by where their units go, not by how they look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.core.graph import downstream, name_of, upstream
+from edgeprune.core.linear import Linear, linear_of
+from edgeprune.core.refusals import Refusal, RefusalCode
+from edgeprune.core.widths.flow import Order, run_widths
+from edgeprune.core.widths.groups import Widths, make_group
+from edgeprune.core.widths.heads import find_heads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from edgeprune.core.recognition import Recognition
+    from edgeprune.core.widths.flow import WidthFlow
+    from edgeprune.core.widths.groups import WidthGroup
+    from edgeprune.core.widths.units import Units
+
+_ACTIVATIONS = set("Elu Erf Gelu HardSigmoid HardSwish LeakyRelu Mish Relu Sigmoid Softplus Swish Tanh".split())
+
+
+def find_widths(model: ir.Model, found: Recognition) -> Widths:
+    """All width groups of a model in canonical form, MLPs first, in the order of their blocks."""
+    if not found.blocks or found.stream is None:
+        return Widths((), found.refusals)
+    order = Order(list(model.graph))
+    mlps, declined = _Mlps(order, found).find()
+    attended = find_heads(order, found)
+    return Widths((*mlps, *attended.groups), (*declined, *attended.refusals))
+
+
+class _Mlps:
+    """The search for MLPs: from every projection forward, to a weight that contracts what it makes."""
+
+    def __init__(self, order: Order, found: Recognition) -> None:
+        self.order = order
+        self.found = found
+        self.behind = [downstream([a.probs for a in block.attentions]) for block in found.blocks]
+        self.before = upstream(found.blocks[0].attention.probs)
+        self.groups: list[WidthGroup] = []
+        self.refusals: list[Refusal] = []
+        self.taken: set[ir.Node] = set()
+
+    def find(self) -> tuple[list[WidthGroup], list[Refusal]]:
+        """All of them, and those that look like one but are declined."""
+        linears = [
+            linear for node in self.order.nodes if (linear := linear_of(node)) is not None and self._eligible(node)
+        ]
+        for linear in linears:
+            if linear.node not in self.taken:
+                self._try(linear, linears)
+        return self.groups, self.refusals
+
+    def _eligible(self, node: ir.Node) -> bool:
+        flow = self.found.found.flow
+        return node not in self.before and bool(flow.tokens_on(node.outputs[0]))
+
+    def _try(self, linear: Linear, linears: Sequence[Linear]) -> None:
+        """One projection alone, then with those that read the same value: gate and up."""
+        beside = [o for o in linears if o.data is linear.data and o.weight.shape == linear.weight.shape]
+        flow = self._flow([linear])
+        producers = [linear]
+        if flow.refusal is not None and flow.refusal.code is RefusalCode.WIDTH_BOUND and len(beside) > 1:
+            flow, producers = self._flow(beside), beside
+        if not _is_active(flow):
+            return
+        refusal = flow.refusal or _no_consumer(flow)
+        if refusal is not None:
+            self.refusals.append(refusal)
+            return
+        consumer = linear_of(flow.consumers[0])
+        assert consumer is not None
+        block = self._block(linear.node)
+        number = sum(group.block == block for group in self.groups)
+        self.taken |= {producer.node for producer in producers}
+        self.groups.append(make_group("mlp", block, number, producers, consumer, flow))
+
+    def _flow(self, producers: Sequence[Linear]) -> WidthFlow:
+        return run_widths(self.order, seeds_of(producers))
+
+    def _block(self, node: ir.Node) -> int:
+        return max((i for i, behind in enumerate(self.behind) if node in behind), default=0)
+
+
+def seeds_of(producers: Sequence[Linear]) -> dict[ir.Value, Units]:
+    """Every column of every projection as a unit of its own."""
+    seeds, at = {}, 0
+    for linear in producers:
+        value, width = linear.node.outputs[0], linear.weight.shape[1]
+        rank = len(value.shape) if value.shape is not None else 1
+        seeds[value] = np.arange(at, at + width).reshape((1,) * (rank - 1) + (-1,))
+        at += width
+    return seeds
+
+
+def _is_active(flow: WidthFlow) -> bool:
+    """Whether the units pass an activation: then somebody meant an MLP."""
+    made_by = (value.producer() for value in flow.units)
+    return any(node is not None and node.op_type in _ACTIVATIONS for node in made_by)
+
+
+def _no_consumer(flow: WidthFlow) -> Refusal | None:
+    """Why the end of a flow is no end of an MLP, or None."""
+    if len(flow.consumers) == 1 and linear_of(flow.consumers[0]) is not None:
+        return None
+    at = tuple(name_of(node) for node in flow.consumers) or (name_of(next(iter(flow.units))),)
+    reason = f"the width is contracted by {len(flow.consumers)} weights, one is known how to solve anew"
+    return Refusal(RefusalCode.WIDTH_BOUND, reason, at)
