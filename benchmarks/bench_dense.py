@@ -93,7 +93,7 @@ def main() -> None:
                 "restore": restore,
                 "input": f"input_image:1x3x{SIDE}x{SIDE}",
                 "data": options.work / ("all.npz" if auto else "few.npz"),
-                "search": 8 if auto else 0,
+                "search": 4 if auto else 0,
                 "threads": options.threads,
                 "engine": False,
             }
