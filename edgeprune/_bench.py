@@ -220,7 +220,9 @@ class Bench:
 
     def _fewest(self, spec: StrategySpec) -> Callable[[int], int]:
         strategy, prefix = make_strategy(spec), self.loaded.found.found.prefix
-        return lambda patches: strategy.fewest(patches, prefix)
+        output = output_cut(self.loaded, self.options, self.patches)
+        leaving = output.keep if output is not None else 1
+        return lambda patches: max(strategy.fewest(patches, prefix), min(leaving, patches))
 
     def _fit(self, spec: StrategySpec, family: Curve, budget: Budget) -> tuple[int, ...]:
         fewest = self._fewest(spec)

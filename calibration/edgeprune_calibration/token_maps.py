@@ -142,7 +142,8 @@ class _Follower:
             moved = _moves(index, matrix, stream.positions.shape[1])
             stream = after_cut(stream, index, matrix, None, prefix + patches)
             place = np.where(place < 0, -1, np.take_along_axis(moved, np.maximum(place, 0), axis=1))
-            out.append((site.block, [_owners(*each, prefix) for each in zip(place, stream.positions, strict=True)]))
+            block = site.block if site.block < self.plan.blocks else -1
+            out.append((block, [_owners(*each, prefix) for each in zip(place, stream.positions, strict=True)]))
         return out
 
 

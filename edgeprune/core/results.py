@@ -243,7 +243,7 @@ class CutMap:
     """Where each patch token of the dense grid is after one cut.
 
     `owners[i]` is the patch token whose place in the stream now stands for patch i (i itself where it was kept, another
-    one where it was merged into that), or -1 where it was dropped.
+    one where it was merged into that), or -1 where it was dropped. `block` is -1 where tokens leave by outputs.
     """
 
     block: int

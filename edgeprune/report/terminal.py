@@ -14,7 +14,7 @@ from edgeprune.core.results import Candidate, Drift, EngineBuild, Exactness, Lat
 from edgeprune.report.judging import engine_words, known_as, model_miss
 from edgeprune.report.report import Report, ValidationReport
 from edgeprune.report.verdict import chosen_candidate, verdict_of
-from edgeprune.report.words import count, of_dense, percent, runs, small, times
+from edgeprune.report.words import count, leaving, of_dense, percent, runs, small, times
 
 LOUD = "bold red"
 
@@ -76,6 +76,7 @@ def _gains(report: Report) -> list[tuple[str, str | Text]]:
     asked = "" if budget.asked is None else f", asked for {budget.kind} {budget.asked:g}"
     return [
         ("strategy", report.strategy.name),
+        *([("output tokens", leaving(report.plan))] if report.plan.output is not None else []),
         *_sizes(report.model, report.pruned),
         ("keep", f"{budget.keep:.3f} of the patch-token work, {budget.macs:.3f} of the MACs{asked}"),
         *_proofs(report.validation),

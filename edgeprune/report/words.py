@@ -74,6 +74,14 @@ def samples_words(samples: int) -> str:
     return f"{samples} sample" if samples == 1 else f"{samples} samples"
 
 
+def leaving(plan: Plan) -> str:
+    """What leaves by the outputs, where that is fewer tokens than the dense model gives: '144 of 576, by divprune'."""
+    cut = plan.output
+    return (
+        "" if cut is None else f"{cut.keep} of {plan.patch_tokens}, by {cut.strategy.name}; `kept_indices` names them"
+    )
+
+
 def entering(plan: Plan) -> tuple[list[int], list[int]]:
     """All tokens that enter each block, dense and pruned. A cut stands inside its block, so the next one sees it."""
     whole = plan.prefix_tokens + plan.patch_tokens

@@ -6,13 +6,14 @@ import shlex
 
 import msgspec
 
+from edgeprune.core.plan import OutputCut, TokenCut
 from edgeprune.core.results import Candidate, EngineBuild
 from edgeprune.report.html.markup import Markup, el
 from edgeprune.report.html.parts import code, facts, more, prose, section, table
 from edgeprune.report.judging import engine_words
 from edgeprune.report.report import Report
 from edgeprune.report.verdict import chosen_candidate
-from edgeprune.report.words import count, of_dense, percent, size, small
+from edgeprune.report.words import count, leaving, of_dense, percent, size, small
 
 
 def strategies_section(report: Report) -> Markup:
@@ -24,6 +25,7 @@ def strategies_section(report: Report) -> Markup:
     pairs = [
         ("strategy", code(strategy.name)),
         *([("options", options)] if options else []),
+        *([("output tokens", prose(leaving(report.plan)))] if report.plan.output is not None else []),
         ("asked for", asked),
         ("keep", f"{budget.keep:.3f} of the patch-token work"),
         ("MACs", f"{count(report.model.macs)} to {of_dense(report.pruned.macs, report.model.macs)}"),
@@ -132,7 +134,10 @@ def origin_section(report: Report) -> Markup:
     cuts = table(
         "Cuts of the plan",
         ("block", "patch tokens kept", "strategy", "options"),
-        [_cut_row(report, i) for i in range(len(plan.cuts))],
+        [
+            *(_cut_row(report, cut.block, cut) for cut in plan.cuts),
+            *([_cut_row(report, "output", plan.output)] if plan.output is not None else []),
+        ],
         left=4,
     )
     command = el("pre", code(again), tabindex="0", aria_label="command to reproduce")
@@ -147,7 +152,6 @@ def _by_plan() -> str:
     return "edgeprune compile MODEL --plan plan.json -o OUT"
 
 
-def _cut_row(report: Report, i: int) -> tuple[object, ...]:
-    cut = report.plan.cuts[i]
+def _cut_row(report: Report, where: int | str, cut: TokenCut | OutputCut) -> tuple[object, ...]:
     options = ", ".join(f"{name} = {value}" for name, value in cut.strategy.options.items()) or "defaults"
-    return cut.block, f"{cut.keep} of {report.plan.patch_tokens}", code(cut.strategy.name), options
+    return where, f"{cut.keep} of {report.plan.patch_tokens}", code(cut.strategy.name), options

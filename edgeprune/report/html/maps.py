@@ -31,7 +31,8 @@ def tally(owners: Sequence[int]) -> tuple[int, int, int]:
 def _after(cut: CutMap) -> str:
     kept, merged, dropped = tally(cut.owners)
     parts = [f"{kept} kept", f"{merged} merged" if merged else "", f"{dropped} dropped" if dropped else ""]
-    return f"block {cut.block}: " + ", ".join(part for part in parts if part)
+    where = f"block {cut.block}" if cut.block >= 0 else "output"
+    return f"{where}: " + ", ".join(part for part in parts if part)
 
 
 def _cell(picture: Markup, words: str) -> Markup:
