@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from edgeprune.core.tape import Tape
     from edgeprune_passes.selection import Site
 
-# Above every loss: weights sum to twice the number of patch tokens.
-_NEVER = 1e6
+# Above every loss, which is below twice the number of patch tokens for floor 1; representable in fp16.
+_NEVER = 3e4
 
 
 @dataclass(frozen=True, slots=True)
