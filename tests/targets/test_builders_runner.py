@@ -22,6 +22,7 @@ import onnx_ir as ir
 import pytest
 
 from edgeprune.core.errors import DataError, TargetError
+from edgeprune.core.results import EngineBuild
 from edgeprune_targets.builders import driver, make_builder
 from edgeprune_targets.builders.checking import CheckedBuilder, Trial
 from edgeprune_targets.builders.manifest import Manifest, Tensor, manifest_path, read_manifest, to_bytes
@@ -229,6 +230,25 @@ def test_a_run_that_fails_on_the_device_is_an_error(cuda, engine, monkeypatch):
         with pytest.raises(TargetError, match="TensorRT fails to run the engine"):
             runner.run(FEEDS)
     assert cuda.fake_live() == 0
+
+
+def test_an_engine_that_faults_on_the_device_is_none_and_the_compile_goes_on(cuda, engine, tmp_path):
+    """After an illegal access every call of the driver fails, those that give memory back too."""
+    path = engine()
+
+    class Built:
+        name = "tensorrt"
+
+        def build(self, *_: Any, **__: Any) -> list[EngineBuild]:
+            cuda.fake_fail(b"cuStreamSynchronize", 700)
+            return [EngineBuild(target="t", builder="tensorrt", compute_capability="8.6", built=True, path=str(path))]
+
+    trial = Trial(feeds=[FEEDS], reference=[{"y": 2 * FEEDS["x"]}])
+    built = CheckedBuilder(builder=Built(), trial=trial).build(b"", load_target("rtx-3090"), tmp_path, name="m")
+    assert not built.built
+    assert built.error == (
+        "it does not run here: the NVIDIA driver fails in cuStreamSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS"
+    )
 
 
 def test_the_device_is_found_by_the_driver(cuda: ctypes.CDLL) -> None:

@@ -68,9 +68,10 @@ class TensorRtEngine:
 
     def close(self) -> None:
         """Keep the kernels that were compiled, and free everything in the order that the library wants."""
-        if self._runtime_cache is not None and self._cache_path is not None:
+        kept = None if self._runtime_cache is None else self._runtime_cache.serialize()
+        if kept is not None and self._cache_path is not None:
             with contextlib.suppress(OSError):  # a cache that cannot be kept costs time, nothing else
-                write_whole(self._cache_path, bytes(memoryview(self._runtime_cache.serialize())))
+                write_whole(self._cache_path, bytes(memoryview(kept)))
         self._context = self._runtime_cache = self._engine = self._runtime = None
         for address in self._buffers.values():
             self._cuda.free(address)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from edgeprune.core.errors import TargetError
 from edgeprune_targets.builders.driver import Device, Driver
 
 
@@ -40,7 +42,7 @@ class Cuda:
 
     def free(self, address: int) -> None:
         """Give the memory at `address` back."""
-        self._driver.call("cuMemFree_v2", ctypes.c_uint64(address))
+        self._give_back("cuMemFree_v2", ctypes.c_uint64(address))
 
     def upload(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Copy an array that lies in one piece to the device; it is there when this returns."""
@@ -73,10 +75,15 @@ class Cuda:
 
     def close(self) -> None:
         """Give stream, events and context back."""
-        self._driver.call("cuEventDestroy_v2", ctypes.c_void_p(self._start))
-        self._driver.call("cuEventDestroy_v2", ctypes.c_void_p(self._end))
-        self._driver.call("cuStreamDestroy_v2", ctypes.c_void_p(self.stream))
-        self._driver.call("cuDevicePrimaryCtxRelease_v2", self._handle)
+        self._give_back("cuEventDestroy_v2", ctypes.c_void_p(self._start))
+        self._give_back("cuEventDestroy_v2", ctypes.c_void_p(self._end))
+        self._give_back("cuStreamDestroy_v2", ctypes.c_void_p(self.stream))
+        self._give_back("cuDevicePrimaryCtxRelease_v2", self._handle)
+
+    def _give_back(self, function: str, *arguments: Any) -> None:
+        """After a kernel faulted every call says so again: what went wrong was said by the call that met it first."""
+        with suppress(TargetError):
+            self._driver.call(function, *arguments)
 
     def _copy(self, function: str, to: Any, source: Any, size: int) -> None:
         """In the stream, behind what was put there before: the plain copies do not wait for a stream of our own."""
