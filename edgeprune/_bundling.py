@@ -11,6 +11,7 @@ import numpy as np
 from edgeprune.core.saving import save_model
 from edgeprune_calibration.runner import Runner
 from edgeprune_targets.bundle import write_bundle
+from edgeprune_targets.language_side import language_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +60,7 @@ def _write(lowerings: Lowerings, target: Target, place: Path, scratch: Path, *, 
         fp32_layers={"model": lowered.fp32_layers, "dense": dense.fp32_layers},
         reference=_reference(lowered.model, feed, scratch),
         source_sha256=lowerings.plan.model_sha256,
+        guide=language_side(lowerings.graphs["model"], lowerings.plan),
     )
 
 

@@ -14,6 +14,8 @@ from edgeprune.core.loading import digest_of
 from edgeprune.core.plan import plan_to_json
 from edgeprune.core.saving import save_model
 from edgeprune_calibration.token_maps import collect_token_maps, save_worst
+from edgeprune_targets.bundle import GUIDE
+from edgeprune_targets.language_side import language_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +63,9 @@ class Delivery:
         plan = plan_to_json(report.plan)
         save_model(self.pruned, folder / "model.onnx")
         (folder / "plan.json").write_bytes(plan)
+        guide = language_side(self.pruned, report.plan)
+        if guide is not None:
+            (folder / GUIDE).write_text(guide, encoding="utf-8")
         (folder / "engine").mkdir()
         report = replace(report, pruned=replace(report.pruned, sha256=digest_of(folder / "model.onnx")))
         report = self._for_targets(folder, report, plan)

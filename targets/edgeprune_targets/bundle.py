@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 SUMS = "SHA256SUMS"
+GUIDE = "language_side.md"
 BUILD, BENCH, RUN = "build.sh", "bench.sh", "run.py"
 
 _TEMPLATES = Path(__file__).parent / "deploy"
@@ -46,6 +47,7 @@ class _Contents:
     precision: Precision
     tensorrt: str
     source_sha256: str
+    guide: str | None
 
 
 def write_bundle(  # noqa: PLR0913 -- one argument for each thing in the folder
@@ -60,6 +62,7 @@ def write_bundle(  # noqa: PLR0913 -- one argument for each thing in the folder
     reference: Path | None = None,
     fp32_layers: Mapping[str, Sequence[str]] = MappingProxyType({}),
     source_sha256: str = "",
+    guide: str | None = None,
 ) -> tuple[Path, ...]:
     """Write `folder` with the models, the plan, scripts that build, time and run, and their sums: whole or not at all.
 
@@ -73,6 +76,7 @@ def write_bundle(  # noqa: PLR0913 -- one argument for each thing in the folder
         dense: the graph before pruning, of the same precision; if given, both are timed.
         reference: `.npz` with arrays `input:NAME` and `output:NAME` to hold the engine's outputs against.
         fp32_layers: by 'model' and 'dense', nodes that a builder with weak typing must be held to fp32 for.
+        guide: what a language model that reads the outputs must change, Markdown.
         source_sha256: of the model that was compiled, by which measured numbers find back to its report.
 
     Returns:
@@ -94,6 +98,7 @@ def write_bundle(  # noqa: PLR0913 -- one argument for each thing in the folder
         precision=precision,
         tensorrt=tensorrt,
         source_sha256=source_sha256,
+        guide=guide,
     )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -117,6 +122,8 @@ def _fill(folder: Path, contents: _Contents) -> None:
     for name, layers in contents.fp32_layers.items():
         if layers:
             _write(folder / f"{name}.fp32.txt", "".join(f"{layer}\n" for layer in layers))
+    if contents.guide is not None:
+        _write(folder / GUIDE, contents.guide)
     (folder / "plan.json").write_bytes(contents.plan)
     for name in _SCRIPTS + _SHARED:
         shutil.copyfile(_TEMPLATES / name, folder / name)
@@ -185,6 +192,7 @@ _ABOUT = {
     "model.fp32.txt": "nodes of `model.onnx` that must not run in fp16",
     "dense.fp32.txt": "the same of `dense.onnx`",
     "reference.npz": "inputs, and the outputs that ONNX Runtime gives for them",
+    GUIDE: "what the language model that reads the outputs must change",
     "plan.json": "what was pruned",
     "target.json": "what the scripts check",
     "build.sh": "builds `model.engine`, which is what your application loads",

@@ -113,3 +113,12 @@ def test_the_command_line_takes_counts_and_shares(folder, tmp_path):
         assert result.exit_code == 0, result.output
         output = json.loads(out.read_text())["output"]
         assert output == {"keep": keep, "strategy": {"name": "holov", "options": {"crops": 4}}}
+
+
+def test_what_reads_the_outputs_is_told_what_to_change(folder, tmp_path):
+    options = edgeprune.Options(output_tokens=6)
+    edgeprune.compile(folder / "clip-mlp.onnx", target="jetson-orin", out=tmp_path / "out", options=options)
+    guide = (tmp_path / "out" / "language_side.md").read_text(encoding="utf-8")
+    assert "kept_indices" in guide
+    assert (tmp_path / "out" / "deploy" / "language_side.md").read_text(encoding="utf-8") == guide
+    assert "language_side.md" in (tmp_path / "out" / "deploy" / "SHA256SUMS").read_text(encoding="utf-8")
