@@ -56,6 +56,15 @@ class Linear:
         out = self.weight.shape[1]
         return np.zeros(out, self.weight.dtype) if array is None else np.broadcast_to(array.reshape(-1), (out,))
 
+    @property
+    def gain(self) -> np.ndarray:
+        """[out]; what multiplies the result next, as LayerScale does; ones where nothing does."""
+        out = self.weight.shape[1]
+        users = list(consumers(self.output))
+        found = [constant_of(v) for v in users[0].inputs] if len(users) == 1 and users[0].op_type == "Mul" else []
+        scale = next((array for array in found if array is not None and array.size in {1, out}), None)
+        return np.ones(out) if scale is None else np.broadcast_to(scale.reshape(-1), (out,)).astype(np.float64)
+
 
 def linear_of(node: ir.Node | None) -> Linear | None:
     """The linear map that a node is the product of, else None."""

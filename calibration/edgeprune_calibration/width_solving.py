@@ -1,0 +1,246 @@
+"""From moments to width cuts: what each number of units would cost, and the weights for the numbers that are chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.core.plan import WidthCut
+from edgeprune_calibration.rotating import logit_basis, value_basis, value_weight
+from edgeprune_calibration.solving import Affine, eliminate, held_error, resolve
+from edgeprune_calibration.statistics import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from edgeprune.core.widths.groups import HeadLayout, WidthGroup, Widths
+    from edgeprune_calibration.moments import Floats, SplitMoments
+    from edgeprune_calibration.rotating import LogitBasis, ValueBasis
+    from edgeprune_calibration.solving import Elimination, Solved
+
+RESOLVED, MEAN_ONLY, ROTATED = "solved anew", "mean only", "rotated"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WidthSolution:
+    """One width cut with everything that it needs.
+
+    Attributes:
+        cut: for the plan.
+        arrays: for the file of widths.
+        method: how the weights that stay were changed.
+        ridge: of the regression, where there was one.
+        error: held-out squared error of the output that the units make, over its variance.
+        untouched: the same if the units were only taken out; None for rotations.
+        reason: why not every weight was solved.
+    """
+
+    cut: WidthCut
+    arrays: dict[str, np.ndarray]
+    method: str
+    ridge: float | None
+    error: float
+    untouched: float | None
+    reason: str = ""
+
+
+def probes_of(widths: Widths, kinds: Sequence[str]) -> list[Probe]:
+    """What must be measured to cut widths of these kinds."""
+    probes: dict[str, Probe] = {}
+    for group in widths.groups:
+        if group.kind not in kinds:
+            continue
+        name = site_of(group)
+        probes[name] = Probe(name, str(group.consumer.node.outputs[0].name))
+        if group.kind == "head-size":
+            assert group.layout is not None
+            product, heads = str(group.layout.product.outputs[0].name), len(group.layout.query.columns)
+            probes[f"query.{group.block}"] = Probe(f"query.{group.block}", product, 0, heads)
+            probes[f"key.{group.block}"] = Probe(f"key.{group.block}", product, 1, heads, transposed=True)
+    return list(probes.values())
+
+
+def site_of(group: WidthGroup) -> str:
+    """The name of a group's probe: heads and head size of a block end in the same weight."""
+    return group.name if group.kind == "mlp" else f"attention.{group.block}"
+
+
+class WidthSolver:
+    """Solves width cuts of one model from its moments."""
+
+    def __init__(self, widths: Widths, moments: Mapping[str, SplitMoments]) -> None:
+        self.widths, self.moments = widths, moments
+        self._orders: dict[str, Elimination] = {}
+        self._bases: dict[int, _Bases] = {}
+
+    def loss(self, group: WidthGroup, keep: int) -> float:
+        """Share of the output's variance that is lost on the fitted samples when `keep` units stay."""
+        if keep >= group.size:
+            return 0.0
+        if group.kind == "head-size":
+            return self.bases(group).loss(keep)
+        order = self.order(group)
+        return float(order.loss[group.size - keep - 1]) / max(order.energy, 1e-30)
+
+    def order(self, group: WidthGroup) -> Elimination:
+        """The order in which the units of an MLP, or heads, go."""
+        if group.name not in self._orders:
+            fewest = max(1, group.size // 8)
+            affine, moments = affine_of(group), self.moments[site_of(group)]
+            self._orders[group.name] = eliminate(moments.fit, affine.weighed, group.rows, fewest)
+        return self._orders[group.name]
+
+    def bases(self, group: WidthGroup) -> _Bases:
+        """The bases of every head of a block."""
+        if group.block not in self._bases:
+            assert group.layout is not None
+            self._bases[group.block] = _Bases(group, group.layout, self.moments)
+        return self._bases[group.block]
+
+    def solve(self, keep: Mapping[str, int]) -> list[WidthSolution]:
+        """Cuts and weights for the number of units of every group by its name; groups that keep all are left out.
+
+        Heads come before head sizes: the latter rotate what the former left.
+        """
+        wanted = {name: count for name, count in keep.items() if count < self._group(name).size}
+        solved: dict[int, WidthSolution] = {}
+        out = []
+        for kind in ("mlp", "heads", "head-size"):
+            for group in self.widths.of(kind):
+                if group.name not in wanted:
+                    continue
+                if kind == "head-size":
+                    out.append(self._rotated(group, wanted[group.name], solved.get(group.block)))
+                    continue
+                made = self._eliminated(group, wanted[group.name])
+                if kind == "heads":
+                    solved[group.block] = made
+                out.append(made)
+        return out
+
+    def _group(self, name: str) -> WidthGroup:
+        group = self.widths.named(name)
+        assert group is not None, name
+        return group
+
+    def _eliminated(self, group: WidthGroup, keep: int) -> WidthSolution:
+        kept = self.order(group).kept(keep, group.size)
+        solved = resolve(self.moments[site_of(group)], affine_of(group), group.mask(kept)[group.rows])
+        return _solution(group, kept, solved)
+
+    def _rotated(self, group: WidthGroup, keep: int, heads: WidthSolution | None) -> WidthSolution:
+        """Rotate and cut every head that is left; the output projection is the one that was solved for those heads."""
+        layout, bases = group.layout, self.bases(group)
+        assert layout is not None
+        left = _heads_left(layout, self.widths, group.block, heads)
+        affine = affine_of(group)
+        stays = np.zeros(len(affine.weight), bool)
+        stays[layout.rows[left]] = True
+        weight = affine.weight.copy()
+        bias = affine.bias
+        if heads is not None:
+            weight[~stays] = 0
+            weight[stays], bias = (
+                heads.arrays[f"heads.{group.block}/consumer.weight"],
+                heads.arrays[f"heads.{group.block}/consumer.bias"],
+            )
+        made = bases.cut(left, keep, weight, bias, affine)
+        name = f"head-size.{group.block}"
+        arrays = {f"{name}/{role}": array for role, array in made.arrays.items()}
+        arrays[f"{name}/kept"] = np.arange(keep)
+        cut = WidthCut(kind="head-size", block=group.block, keep=keep, of=group.size)
+        return WidthSolution(cut, arrays, ROTATED, None, max(made.error, bases.loss(keep)), None)
+
+
+def affine_of(group: WidthGroup) -> Affine:
+    """The weight behind a group's units, in fp64."""
+    consumer = group.consumer
+    return Affine(consumer.weight.astype(np.float64), consumer.bias.astype(np.float64), consumer.gain)
+
+
+def _solution(group: WidthGroup, kept: npt.NDArray[np.int64], solved: Solved) -> WidthSolution:
+    arrays = {"kept": kept, "consumer.weight": _fp32(solved.weight), "consumer.bias": _fp32(solved.bias)}
+    cut = WidthCut(kind=group.kind, block=group.block, number=group.number, keep=len(kept), of=group.size)
+    method = MEAN_ONLY if solved.ridge is None else RESOLVED
+    named = {f"{group.name}/{role}": array for role, array in arrays.items()}
+    return WidthSolution(cut, named, method, solved.ridge, solved.error, solved.untouched, solved.reason)
+
+
+def _heads_left(layout: HeadLayout, widths: Widths, block: int, heads: WidthSolution | None) -> npt.NDArray[np.int64]:
+    """Heads of the layout that a cut of heads leaves."""
+    every = np.arange(len(layout.rows))
+    group = widths.named(f"heads.{block}")
+    if heads is None or group is None:
+        return every
+    mask = group.mask(heads.arrays[f"{group.name}/kept"])
+    return every[mask[group.rows[layout.rows[:, 0]]]]
+
+
+def _fp32(array: Floats) -> np.ndarray:
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cut:
+    arrays: dict[str, np.ndarray]
+    error: float
+
+
+class _Bases:
+    """Logit and value bases of all heads of one block."""
+
+    def __init__(self, group: WidthGroup, layout: HeadLayout, moments: Mapping[str, SplitMoments]) -> None:
+        self.group, self.layout = group, layout
+        self.moments = moments[site_of(group)]
+        queries, keys = moments[f"query.{group.block}"].all, moments[f"key.{group.block}"].all
+        sigma, weighed = self.moments.all.covariance, affine_of(group).weighed
+        count = len(layout.rows)
+        self.logits: list[LogitBasis] = [logit_basis(queries, keys, head) for head in range(count)]
+        self.values: list[ValueBasis] = [value_basis(sigma[np.ix_(r, r)], weighed[r]) for r in layout.rows]
+        self.energy = float((weighed * (sigma @ weighed)).sum())
+
+    def loss(self, keep: int) -> float:
+        """Share of logits lost in the mean of heads, plus share of the output's variance lost."""
+        logits = float(np.mean([basis.loss[keep] for basis in self.logits]))
+        return logits + float(sum(basis.loss[keep] for basis in self.values)) / max(self.energy, 1e-30)
+
+    def cut(self, left: npt.NDArray[np.int64], keep: int, weight: Floats, bias: Floats, affine: Affine) -> _Cut:
+        """Projections and output weight with `keep` coordinates of every head that is left, as the pass wants them."""
+        layout, every = self.layout, self.moments.all
+        sigma, mean = every.covariance, every.mean
+        out = np.zeros_like(weight)
+        full = np.zeros_like(weight)
+        for head in left:
+            rows, basis = layout.rows[head], self.values[head].basis[:, :keep]
+            out[rows[:keep]] = value_weight(sigma[np.ix_(rows, rows)], basis, weight[rows])
+            full[rows] = basis @ out[rows[:keep]]
+        shifted = bias + mean @ weight - mean @ full
+        stays = layout.rows[left][:, :keep].reshape(-1)
+        arrays = {"consumer.weight": _fp32(out[np.sort(stays)]), "consumer.bias": _fp32(shifted)}
+        arrays |= self._projections(left, keep)
+        return _Cut(arrays, held_error(self.moments.held, affine, full, shifted, np.arange(len(full))))
+
+    def _projections(self, left: npt.NDArray[np.int64], keep: int) -> dict[str, np.ndarray]:
+        """Rotated projections without the columns that go."""
+        parts = [(self.layout.query, [b.query for b in self.logits]), (self.layout.key, [b.key for b in self.logits])]
+        parts.append((self.layout.value, [b.basis for b in self.values]))
+        arrays = {}
+        for i, linear in enumerate(self.group.producers):
+            weight, bias = linear.weight.astype(np.float64), linear.bias.astype(np.float64)
+            new_weight, new_bias = np.zeros_like(weight), np.zeros_like(bias)
+            stays = []
+            for part, bases in parts:
+                for head in left if part.linear.node is linear.node else ():
+                    columns, basis = part.columns[head], bases[head][:, :keep]
+                    new_weight[:, columns[:keep]] = weight[:, columns] @ basis
+                    new_bias[columns[:keep]] = bias[columns] @ basis
+                    stays.append(columns[:keep])
+            kept = np.sort(np.concatenate(stays))
+            arrays[f"producer{i}.weight"] = _fp32(new_weight[:, kept])
+            if linear.bias_index is not None:
+                arrays[f"producer{i}.bias"] = _fp32(new_bias[kept])
+        return arrays
