@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _DOCUMENTED = (16, 256, 8)  # smallest, largest, step of the head size: NVIDIA's page on fused attention, 10.x
 _PROBED = (9, 256, 1)  # the same of TensorRT-RTX 1.7.1
+# TensorRT-RTX 1.7.1 has a second kernel, `_gemm_mha_v1`, that holds whole rows of scores and takes what stands between
+# the products as it is: probed with head sizes 16 to 128 and 17 to 577 keys.
+_WHOLE_ROW_SIZES, _LONGEST_WHOLE_ROW = frozenset({32, 64}), 512
 _ADDITIVE = frozenset({"Cast", "Add", "Identity", "Where", "Reshape", "Transpose", "Dropout", "IsNaN", "Not"})
 
 
@@ -68,11 +71,12 @@ def _of_shape(anchor: ir.Node, runtime: Runtime) -> tuple[str, str] | None:
         return f"{second} reads its scores a second time", "compute scores beside the attention, from q and k"
     if any(value.dtype is not None and value.dtype.name == "FLOAT" for value in scores.outputs) and _is_half(mix):
         return "its scores are a product in fp32", "let the product be fp16; the softmax may stay fp32"
-    if _changes_probabilities(core, anchor):
+    rtx = runtime.family == "tensorrt-rtx"  # its older kernel takes what the documented pattern leaves out
+    if not rtx and _changes_probabilities(core, anchor):
         return "its probabilities are changed after the softmax", "mask the scores before the softmax instead"
     if not query or not values or not probs:
         return None
-    return _of_sizes(query, values, probs, runtime) or _of_heads(query, masked=_is_masked(core))
+    return _of_sizes(query, values, probs, runtime) or _of_heads(query, masked=not rtx and _is_masked(core))
 
 
 def _of_sizes(
@@ -94,7 +98,7 @@ def _of_sizes(
 
 
 def _of_heads(query: tuple[int, ...], *, masked: bool) -> tuple[str, str] | None:
-    """A single head, as probed with TensorRT-RTX 1.7.1: fused for batches without a mask only."""
+    """A single head, as probed with TensorRT-RTX 1.7: no kernel takes it at batch 1, only an older one with a mask."""
     heads = query[1] if len(query) == 4 else 1
     if len(query) < 3 or (heads == 1 and query[0] == 1):
         return "it has a single head at batch 1", "keep two heads, or a larger batch"

@@ -174,7 +174,7 @@ def _attention(
     *head, tokens, size = q.split(",")
     *_, keys, wide = v.split(",")
     key, out = ",".join([*head, size, keys]), ",".join([*head, tokens, wide])
-    inputs = f"{kind}[{q}] q, {kind}[{key}] k, {kind}[{v}] v, {kind}[1,1,17,17] m"
+    inputs = f"{kind}[{q}] q, {kind}[{key}] k, {kind}[{v}] v, {kind}[1,1,{tokens},{keys}] m"
     return f"({inputs}) => ({kind}[{out}] y{more}) {{ a = MatMul(q, k) {middle} y = MatMul(p, v) }}"
 
 
@@ -187,24 +187,24 @@ UNFUSED: dict[str, tuple[dict[str, str], str]] = {
     "head size": ({"q": "1,2,17,8", "v": "1,2,17,8"}, "head size 8, expected 9 to 256"),
     "two head sizes": ({"v": "1,2,17,32"}, "queries have head size 64, values 32"),
     "one head": ({"q": "1,1,17,64", "v": "1,1,17,64"}, "it has a single head at batch 1"),
-    "one head and a mask": (
-        {"q": "4,1,17,64", "v": "4,1,17,64", "middle": "b = Add(a, m) p = Softmax<axis=-1>(b)"},
-        "it has a single head and a mask",
-    ),
     "probabilities as an output": (
         {"middle": "o = Softmax<axis=-1>(a) p = Identity(o)", "more": ", float16[1,2,17,17] o"},
         "the graph output `o` reads its scores a second time",
-    ),
-    "a policy": (
-        {"middle": "o = Softmax<axis=-1>(a) p = Mul(o, m)"},
-        "its probabilities are changed after the softmax",
     ),
 }
 FUSED: dict[str, dict[str, str]] = {
     "plain": {},
     "a mask": {"middle": "b = Add(a, m) p = Softmax<axis=-1>(b)"},
     "one head in a batch": {"q": "4,1,17,64", "v": "4,1,17,64"},
-}
+    "one head and a mask, whole rows": {
+        "q": "4,1,512,64", "v": "4,1,512,64", "middle": "b = Add(a, m) p = Softmax<axis=-1>(b)",
+    },
+    "a policy, whole rows": {"q": "1,2,512,32", "v": "1,2,512,32", "middle": "o = Softmax<axis=-1>(a) p = Mul(o, m)"},
+    "one head and a mask": {
+        "q": "4,1,17,64", "v": "4,1,17,64", "middle": "b = Add(a, m) p = Softmax<axis=-1>(b)",
+    },
+    "a policy": {"middle": "o = Softmax<axis=-1>(a) p = Mul(o, m)"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", UNFUSED)
@@ -232,6 +232,8 @@ def test_the_builder_agrees_about_fusion(case: str, tmp_path: Path) -> None:
         ({"q": "1,2,17,20", "v": "1,2,17,20"}, "head size 20, expected 16 to 256 in steps of 8"),
         ({"q": "2,17,64", "v": "2,17,64"}, "heads and batch share an axis, expected four axes"),
         ({"kind": "float"}, "there are no fused kernels for fp32"),
+        (FUSED["one head and a mask"], "it has a single head and a mask"),
+        (FUSED["a policy"], "its probabilities are changed after the softmax"),
     ],
 )
 def test_full_tensorrt_wants_more_of_attention(shape: dict[str, str], reason: str) -> None:
