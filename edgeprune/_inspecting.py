@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from edgeprune.core.costs import node_macs
 from edgeprune.core.graph import constant_of, downstream, static_shape
+from edgeprune.core.readout import ReadOut, find_readout
 from edgeprune.core.recognition import is_residual, token_dominators
-from edgeprune.report import BlockFacts, Inspection, StrategyFit, TensorFacts
+from edgeprune.report import BlockFacts, Inspection, ReadOutFacts, StrategyFit, TensorFacts
 from edgeprune_passes.registry import strategies
 from edgeprune_passes.selection import first_refusal
 
@@ -32,11 +33,24 @@ def inspection_of(loaded: Loaded) -> Inspection:
         outputs=tuple(_tensor(value) for value in graph.outputs),
         model=loaded.facts(),
         blocks=_blocks(loaded.dense, found) if found.stream else (),
+        readout=_readout(loaded.dense, found),
         refusals=(*found.refusals, *found.head_refusals),
         strategies=tuple(
             StrategyFit(name=name, refused=_refused(made(), found)) for name, made in strategies().items()
         ),
         warnings=loaded.warnings,
+    )
+
+
+def _readout(model: ir.Model, found: Recognition) -> ReadOutFacts | None:
+    place = find_readout(model, found) if found.stream is not None else None
+    if not isinstance(place, ReadOut):
+        return None
+    return ReadOutFacts(
+        value=str(place.value.name),
+        block=place.block,
+        outputs=tuple(str(value.name) for value in place.outputs),
+        projector=len(place.projector),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeprune.report.benched import BenchReport
 from edgeprune.report.checked import CheckReport
 from edgeprune.report.environment import Environment, describe_environment
-from edgeprune.report.inspection import BlockFacts, Inspection, StrategyFit, TensorFacts
+from edgeprune.report.inspection import BlockFacts, Inspection, ReadOutFacts, StrategyFit, TensorFacts
 from edgeprune.report.report import Budget, Report, StrategyReport, ValidationReport
 from edgeprune.report.serialise import from_json, to_json
 
@@ -16,6 +16,7 @@ __all__ = [
     "CheckReport",
     "Environment",
     "Inspection",
+    "ReadOutFacts",
     "Report",
     "StrategyFit",
     "StrategyReport",

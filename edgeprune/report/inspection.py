@@ -51,6 +51,23 @@ class BlockFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOutFacts:
+    """Where tokens leave for outputs of one row a token, as a language model is given them.
+
+    Attributes:
+        value: name of what the projector reads.
+        block: the last block that it depends on.
+        outputs: names of the graph's outputs.
+        projector: products with a weight behind it; none where the outputs are hidden states.
+    """
+
+    value: str
+    block: int
+    outputs: tuple[str, ...]
+    projector: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyFit:
     """Whether a strategy applies to the model. `refused`: None if it does."""
 
@@ -70,6 +87,7 @@ class Inspection:
         outputs: of the graph as it stands in the file.
         model: the model in numbers, at the static shapes.
         blocks: in execution order; empty where none was recognised.
+        readout: where `--output-tokens` would choose; None where nothing can be chosen.
         refusals: what was declined, why and where.
         strategies: every known strategy, and why one does not apply.
         warnings: sentences that a person should read.
@@ -82,6 +100,7 @@ class Inspection:
     outputs: tuple[TensorFacts, ...]
     model: ModelFacts
     blocks: tuple[BlockFacts, ...]
+    readout: ReadOutFacts | None = None
     refusals: tuple[Refusal, ...] = ()
     strategies: tuple[StrategyFit, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from edgeprune.report.inspection import BlockFacts, Inspection, StrategyFit, TensorFacts
+from edgeprune.report.inspection import BlockFacts, Inspection, ReadOutFacts, StrategyFit, TensorFacts
 from edgeprune.report.terminal import render_notes, table
 from edgeprune.report.words import count
 
@@ -18,6 +18,7 @@ def render_inspection(inspection: Inspection) -> RenderableType:
         Text(_summary(inspection)),
         _tensors(inspection.inputs, inspection.outputs),
         *([_blocks(inspection.blocks)] if inspection.blocks else []),
+        *([Text(_readout(inspection.readout))] if inspection.readout is not None else []),
         *([_strategies(inspection.strategies)] if inspection.strategies else []),
         *render_notes(inspection.refusals, inspection.warnings),
     )
@@ -30,6 +31,13 @@ def _summary(inspection: Inspection) -> str:
         return f"{inspection.source}: {size}; no transformer block was recognised"
     tokens = f"{facts.tokens} tokens of which {facts.prefix_tokens} prefix"
     return f"{inspection.source}: {size}; {facts.blocks} blocks, {tokens}"
+
+
+def _readout(place: ReadOutFacts) -> str:
+    """'tokens leave behind block 22 at `add_92`, through 2 products, by `image_features`: see --output-tokens'."""
+    through = {0: "", 1: ", through 1 product"}.get(place.projector, f", through {place.projector} products")
+    outputs = ", ".join(f"`{name}`" for name in place.outputs)
+    return f"tokens leave behind block {place.block} at `{place.value}`{through}, by {outputs}: see --output-tokens"
 
 
 def _tensors(inputs: Sequence[TensorFacts], outputs: Sequence[TensorFacts]) -> RenderableType:

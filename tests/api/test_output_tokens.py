@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 from support.tiny_torch import to_onnx
 from support.tiny_vlm import Tower, build, pixels
 
@@ -14,6 +16,7 @@ import edgeprune
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import OutputCut, StrategySpec
 from edgeprune.report.html import render_html
+from edgeprune.report.inspection_terminal import render_inspection
 
 DATA = "pixels.npz"
 
@@ -76,6 +79,17 @@ def test_auto_is_a_rule_and_says_so(folder, tower, tokens, name):
     assert (
         f"{name} was taken for the output by rule: no language model was there to measure on" in result.report.warnings
     )
+
+
+def test_inspect_says_where_tokens_leave(folder):
+    inspection = edgeprune.inspect(folder / "clip-mlp.onnx")
+    place = inspection.readout
+    assert (place.block, place.projector, len(place.outputs)) == (1, 2, 1)
+    shown = Console(width=200, record=True, file=io.StringIO())
+    shown.print(render_inspection(inspection))
+    said = shown.export_text()
+    assert f"tokens leave behind block 1 at `{place.value}`, through 2 products, by `{place.outputs[0]}`" in said
+    assert edgeprune.inspect(folder / "clip-shuffle.onnx").readout is None
 
 
 def test_rows_take_the_nearest_count(folder):
