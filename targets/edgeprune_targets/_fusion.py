@@ -71,12 +71,16 @@ def _of_shape(anchor: ir.Node, runtime: Runtime) -> tuple[str, str] | None:
         return f"{second} reads its scores a second time", "compute scores beside the attention, from q and k"
     if any(value.dtype is not None and value.dtype.name == "FLOAT" for value in scores.outputs) and _is_half(mix):
         return "its scores are a product in fp32", "let the product be fp16; the softmax may stay fp32"
-    rtx = runtime.family == "tensorrt-rtx"  # its older kernel takes what the documented pattern leaves out
-    if not rtx and _changes_probabilities(core, anchor):
+    whole = runtime.family == "tensorrt-rtx" and _holds_whole_rows(query, probs)
+    if not whole and _changes_probabilities(core, anchor):
         return "its probabilities are changed after the softmax", "mask the scores before the softmax instead"
     if not query or not values or not probs:
         return None
-    return _of_sizes(query, values, probs, runtime) or _of_heads(query, masked=not rtx and _is_masked(core))
+    return _of_sizes(query, values, probs, runtime) or _of_heads(query, masked=not whole and _is_masked(core))
+
+
+def _holds_whole_rows(query: tuple[int, ...], probs: tuple[int, ...]) -> bool:
+    return bool(query and probs) and query[-1] in _WHOLE_ROW_SIZES and probs[-1] <= _LONGEST_WHOLE_ROW
 
 
 def _of_sizes(

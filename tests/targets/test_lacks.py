@@ -191,6 +191,18 @@ UNFUSED: dict[str, tuple[dict[str, str], str]] = {
         {"middle": "o = Softmax<axis=-1>(a) p = Identity(o)", "more": ", float16[1,2,17,17] o"},
         "the graph output `o` reads its scores a second time",
     ),
+    "one head and a mask, long rows": (
+        {"q": "4,1,513,64", "v": "4,1,513,64", "middle": "b = Add(a, m) p = Softmax<axis=-1>(b)"},
+        "it has a single head and a mask",
+    ),
+    "a policy, long rows": (
+        {"q": "1,2,513,64", "v": "1,2,513,64", "middle": "o = Softmax<axis=-1>(a) p = Mul(o, m)"},
+        "its probabilities are changed after the softmax",
+    ),
+    "a policy, another head size": (
+        {"q": "1,2,17,48", "v": "1,2,17,48", "middle": "o = Softmax<axis=-1>(a) p = Mul(o, m)"},
+        "its probabilities are changed after the softmax",
+    ),
 }
 FUSED: dict[str, dict[str, str]] = {
     "plain": {},
