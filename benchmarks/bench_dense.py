@@ -115,8 +115,8 @@ def main() -> None:
             found = maps(made.model, scored[:count], options.threads)
             rows.append({**row, "macs_ratio": made.macs_ratio, "photographs": count, **figures(found, dense[:count])})
             print({k: v for k, v in rows[-1].items() if k != "candidates"}, flush=True)
-    text = f"# Dense output of the saliency ViT\n\n`auto` on {len(scored)} photographs, decided on others; pairs on "
-    text += f"{options.pairs} at their default schedules.\n\n"
+    text = f"# Dense output of the saliency ViT\n\n`auto` on {len(scored)} photographs, decided on others."
+    text += f" Pairs on {options.pairs}, at their default schedules.\n\n" if options.pairs else "\n\n"
     text += markdown(COLUMNS, [[r.get(c) for c in COLUMNS] for r in rows])
     write("dense", {"machine": machine(options.threads), "rows": rows}, text)
 
