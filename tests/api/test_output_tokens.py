@@ -81,6 +81,14 @@ def test_auto_is_a_rule_and_says_so(folder, tower, tokens, name):
     )
 
 
+def test_bench_times_it_against_the_dense_one(folder, tmp_path):
+    out = compiled(folder, "clip-mlp", tmp_path / "out", output_tokens=6, output_strategy="uniform").out
+    options = edgeprune.Options(threads=1)
+    runtimes = ["onnxruntime-cpu"]
+    measured = edgeprune.bench(folder / "clip-mlp.onnx", out, runtimes=runtimes, rounds=6, warm_up=1, options=options)
+    assert len(measured.rows[0].models) == 2
+
+
 def test_inspect_says_where_tokens_leave(folder):
     inspection = edgeprune.inspect(folder / "clip-mlp.onnx")
     place = inspection.readout
