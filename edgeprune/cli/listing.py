@@ -75,22 +75,6 @@ def print_table(title: str, rows: Mapping[str, str]) -> None:
     show(made)
 
 
-def print_value(title: str, value: Any) -> None:
-    """Print the fields of a dataclass."""
-    from edgeprune.report.terminal import table
-
-    made = table(title, "field", "value", left=2)
-    for item in fields(value):
-        made.add_row(item.name.replace("_", " "), _shown(getattr(value, item.name)))
-    show(made)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "\n".join(f"{key}: {inner}" for key, inner in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-
-
 def _default(item: Any) -> str:
     if item.default is not MISSING:
         return str(item.default)

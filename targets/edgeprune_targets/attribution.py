@@ -161,21 +161,6 @@ def read_layers(text: str) -> tuple[Layer, ...]:
     return tuple(_layer(row) for row in _rows(text))
 
 
-def fused_attentions(layers: str) -> int | None:
-    """How many layers are a fused attention; None where the version hides them inside one layer.
-
-    Raises:
-        TargetError: if it is no such JSON.
-    """
-    found = 0
-    for row in _rows(layers):
-        name = row if isinstance(row, str) else f"{row.get('Name', '')} {row.get('TacticName', '')}"
-        if "ForeignNode" in name:
-            return None
-        found += "mha" in name.lower()
-    return found
-
-
 def _rows(layers: str) -> list[Any]:
     raw = _loads(layers, "layer description")
     rows = raw.get("Layers") if isinstance(raw, dict) else raw

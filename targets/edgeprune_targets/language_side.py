@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from edgeprune.core.plan import Plan
 
-GUIDE = "LANGUAGE.md"
-
 # Of the worked example: a prompt of words, one picture, words.
 _BEFORE, _AFTER = 5, 12
 

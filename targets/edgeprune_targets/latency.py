@@ -40,7 +40,7 @@ _LEAST_GAIN = 0.1  # of the logarithm of a speed-up, below which its error does 
 
 
 @dataclass(frozen=True, slots=True)
-class BlockLatency:
+class BlockTime:
     """Modelled time of one transformer block; block -1 is what comes before the first."""
 
     block: int
@@ -82,7 +82,7 @@ class Estimate:
     precision: Precision
     p50_ms: float
     interval: Interval
-    blocks: tuple[BlockLatency, ...]
+    blocks: tuple[BlockTime, ...]
     kernels: int
     bound: Bound
     selection_ms: float
@@ -150,37 +150,19 @@ def compare(dense: Estimate, pruned: Estimate) -> Interval:
     return Interval(low=ratio * exp(-((width**2 + slow**2) ** 0.5)), high=ratio * exp((width**2 + fast**2) ** 0.5))
 
 
-def model_latency_ms(model: ir.Model, target: Target, precision: Precision = "fp16") -> float:
-    """Modelled latency of one run at the graph's static shapes, in milliseconds.
-
-    Raises:
-        TargetError: if a shape is unknown.
-    """
-    return estimate(model, target, precision).p50_ms
-
-
-def latency_per_block(model: ir.Model, target: Target, precision: Precision = "fp16") -> tuple[BlockLatency, ...]:
-    """The same in parts, ordered by block; the head counts with the last block.
-
-    Raises:
-        TargetError: if a shape is unknown.
-    """
-    return estimate(model, target, precision).blocks
-
-
 def _total_us(timed: Sequence[_Timed], ideals: Sequence[Ideal], machine: Machine, at: Coefficients) -> float:
     kernels_us = sum(kernel.total for kernel in timed) + at("start")
     return float(held_back(kernels_us, sum(part.energy_uj for part in ideals), machine.watts, at))
 
 
-def _blocks(timed: Sequence[_Timed], start_us: float, scale: float) -> tuple[BlockLatency, ...]:
+def _blocks(timed: Sequence[_Timed], start_us: float, scale: float) -> tuple[BlockTime, ...]:
     """Times by block; what it takes to start counts with the first."""
     times: dict[int, list[float]] = defaultdict(list)
     for kernel in timed:
         times[kernel.kernel.block].append(kernel.total)
     first = min(times, default=-1)
     return tuple(
-        BlockLatency(block, scale * (sum(parts) + (start_us if block == first else 0.0)), len(parts))
+        BlockTime(block, scale * (sum(parts) + (start_us if block == first else 0.0)), len(parts))
         for block, parts in sorted(times.items())
     )
 

@@ -29,20 +29,14 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One NVIDIA device.
+    """What NVML alone tells of a device; the rest is `builders.driver.Device`.
 
     Attributes:
-        name: in its own words: 'NVIDIA GeForce RTX 4090'.
-        compute_capability: as 'major.minor'.
         driver: version of the driver.
-        memory_bytes: of the device.
         power_limit_w: that is enforced; None where the device does not tell.
     """
 
-    name: str
-    compute_capability: str
     driver: str
-    memory_bytes: int
     power_limit_w: float | None = None
 
 
@@ -68,15 +62,10 @@ class Nvml:
             raise
 
     def gpu(self) -> Gpu:
-        """The device in words and numbers."""
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        self._ask("nvmlDeviceGetCudaComputeCapability", self._device, ctypes.byref(major), ctypes.byref(minor))
+        """Its driver and its power limit."""
         limit = self._number("nvmlDeviceGetEnforcedPowerLimit")
         return Gpu(
-            name=self._text("nvmlDeviceGetName", self._device),
-            compute_capability=f"{major.value}.{minor.value}",
             driver=self._text("nvmlSystemGetDriverVersion"),
-            memory_bytes=self._memory(),
             power_limit_w=None if limit is None else limit / 1000,
         )
 
@@ -125,13 +114,9 @@ class Nvml:
         answered = self._ask(function, self._device, *(ctypes.c_int(k) for k in kind), ctypes.byref(value))
         return value.value if answered else None
 
-    def _text(self, function: str, *device: Any) -> str:
+    def _text(self, function: str) -> str:
         text = ctypes.create_string_buffer(_TEXT)
-        return text.value.decode(errors="replace") if self._ask(function, *device, text, ctypes.c_uint(_TEXT)) else ""
-
-    def _memory(self) -> int:
-        sizes = (ctypes.c_ulonglong * 3)()  # nvmlMemory_t: total, free, used
-        return int(sizes[0]) if self._ask("nvmlDeviceGetMemoryInfo", self._device, ctypes.byref(sizes)) else 0
+        return text.value.decode(errors="replace") if self._ask(function, text, ctypes.c_uint(_TEXT)) else ""
 
 
 def find_gpu(library: Any = None) -> Gpu | None:

@@ -18,7 +18,6 @@ from edgeprune_targets.attribution import (
     Attribution,
     attribute,
     block_latencies,
-    fused_attentions,
     node_blocks,
     read_layers,
     read_profile,
@@ -122,12 +121,6 @@ def test_a_broken_profile_is_refused(profile: str, message: str) -> None:
 def test_a_broken_description_is_refused(layers: str, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         read_layers(layers)
-
-
-def test_fused_attentions_are_counted_where_they_can_be_seen() -> None:
-    assert fused_attentions(json.dumps({"Layers": ["_gemm_mha_v2_myl0_2", "__myl_Fc", "_gemm_mha_v2_myl0_9"]})) == 2
-    assert fused_attentions(json.dumps({"Layers": [{"Name": "k", "TacticName": "_gemm_mha_v2_0x1"}]})) == 1
-    assert fused_attentions(json.dumps({"Layers": ["{ForeignNode[/0/Add.../1/MatMul]}"]})) is None
 
 
 def test_blocks_share_the_median_of_the_whole_run() -> None:

@@ -17,7 +17,7 @@ from edgeprune_passes.registry import strategies
 from edgeprune_targets.attentions import count_attentions
 from edgeprune_targets.builders.tensorrt_rtx import build
 from edgeprune_targets.lacks import lacks
-from edgeprune_targets.latency import latency_per_block
+from edgeprune_targets.latency import estimate
 from edgeprune_targets.lowering import lower
 from edgeprune_targets.precision import to_fp16
 from edgeprune_targets.profiles import load_target
@@ -71,7 +71,7 @@ def test_every_attention_is_fused(exported: Path, tmp_path: Path) -> None:
 
 def test_the_latency_model_sees_twelve_equal_blocks(exported: Path) -> None:
     model = Canonicalize().apply(ir.load(exported)).model
-    parts = {part.block: part.ms for part in latency_per_block(model, load_target("jetson-orin"))}
+    parts = {part.block: part.ms for part in estimate(model, load_target("jetson-orin")).blocks}
     assert sorted(parts) == list(range(-1, 12))
     assert len({round(parts[block], 6) for block in range(11)}) == 1  # the last has the head
 

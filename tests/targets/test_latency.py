@@ -15,7 +15,7 @@ import pytest
 
 from edgeprune.core.errors import TargetError
 from edgeprune_targets.kernels import kernels_of
-from edgeprune_targets.latency import latency_per_block, model_latency_ms
+from edgeprune_targets.latency import estimate
 from edgeprune_targets.profiles import load_target, target_names
 
 Encoder = Callable[..., ir.Model]
@@ -49,7 +49,7 @@ def test_weights_are_read_once_and_in_half(make_encoder: Encoder) -> None:
 def test_fewer_tokens_are_never_slower_and_half_are_faster(make_encoder: Encoder, name: str) -> None:
     target = load_target(name)
     times = [
-        model_latency_ms(make_encoder(blocks=2, tokens=tokens, width=768, heads=12, batch=32, zeros=True), target)
+        estimate(make_encoder(blocks=2, tokens=tokens, width=768, heads=12, batch=32, zeros=True), target).p50_ms
         for tokens in (197, 160, 128, 99)
     ]
     assert times == sorted(times, reverse=True)
@@ -59,8 +59,8 @@ def test_fewer_tokens_are_never_slower_and_half_are_faster(make_encoder: Encoder
 def test_a_pruned_block_gains_and_the_one_before_does_not(make_encoder: Encoder) -> None:
     target = load_target("jetson-orin-nano")
     size = {"blocks": 3, "tokens": 577, "width": 768, "heads": 12, "zeros": True}
-    dense = {part.block: part.ms for part in latency_per_block(make_encoder(**size), target)}
-    pruned = {part.block: part.ms for part in latency_per_block(make_encoder(cut="topk", **size), target)}
+    dense = {part.block: part.ms for part in estimate(make_encoder(**size), target).blocks}
+    pruned = {part.block: part.ms for part in estimate(make_encoder(cut="topk", **size), target).blocks}
     assert dense.keys() == pruned.keys()
     assert pruned[-1] == pytest.approx(dense[-1], rel=1e-3)  # the power limit is the whole run's
     assert pruned[1] < 0.7 * dense[1]
@@ -69,15 +69,15 @@ def test_a_pruned_block_gains_and_the_one_before_does_not(make_encoder: Encoder)
 
 def test_the_parts_add_up_and_precision_matters(make_encoder: Encoder) -> None:
     model, target = make_encoder(width=768, heads=12, tokens=197, zeros=True), load_target("jetson-orin")
-    total = model_latency_ms(model, target)
-    assert total == pytest.approx(sum(part.ms for part in latency_per_block(model, target)))
-    assert model_latency_ms(model, target, "fp32") > 1.3 * total
+    whole = estimate(model, target)
+    assert whole.p50_ms == pytest.approx(sum(part.ms for part in whole.blocks))
+    assert estimate(model, target, "fp32").p50_ms > 1.3 * whole.p50_ms
 
 
 def test_a_slower_clock_of_the_same_board_is_slower(make_encoder: Encoder) -> None:
     model, target = make_encoder(width=768, heads=12, tokens=197, zeros=True), load_target("jetson-orin")
     half = replace(target, fp16_fp32acc_tflops=target.fp16_fp32acc_tflops / 2)
-    assert model_latency_ms(model, half) > 1.3 * model_latency_ms(model, target)
+    assert estimate(model, half).p50_ms > 1.3 * estimate(model, target).p50_ms
 
 
 def test_an_unknown_shape_is_named() -> None:
@@ -87,7 +87,7 @@ def test_an_unknown_shape_is_named() -> None:
         )
     )
     with pytest.raises(TargetError, match="latency needs static shapes: 'x' has shape"):
-        model_latency_ms(model, load_target("t4"))
+        estimate(model, load_target("t4"))
 
 
 _MODELS = {  # blocks, tokens, width, heads
@@ -116,7 +116,7 @@ def test_published_timings_are_met_roughly(make_encoder: Encoder, shared: Path) 
         model = make_encoder(
             blocks=blocks, tokens=tokens, width=width, heads=heads, batch=int(row["batch"]), zeros=True
         )
-        modelled = model_latency_ms(model, load_target(_DEVICES[row["device"]]))
+        modelled = estimate(model, load_target(_DEVICES[row["device"]])).p50_ms
         errors.append(abs(modelled / float(row["latency_ms_per_batch"]) - 1))
     assert len(errors) >= 10
     assert statistics.median(errors) < 0.15

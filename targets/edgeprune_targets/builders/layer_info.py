@@ -30,10 +30,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerInfo:
-    """An engine's layers in order, and the names of its inputs and outputs."""
+    """An engine's layers in order."""
 
     layers: tuple[Layer, ...]
-    tensors: tuple[str, ...]
 
     @property
     def kernels(self) -> int:
@@ -47,15 +46,14 @@ class LayerInfo:
 
 
 def read_layer_info(text: str | bytes) -> LayerInfo:
-    """Read the inspector's JSON: 'Bindings' up to TensorRT 10, 'I/O Tensors' from 11 on.
+    """Read the inspector's JSON.
 
     Raises:
         TargetError: if it is no such JSON.
     """
     try:
         raw = msgspec.json.decode(text)
-        bindings = raw.get("Bindings") or [each["Name"] for each in raw.get("I/O Tensors", ())]
-        return LayerInfo(layers=tuple(_layer(each) for each in raw["Layers"]), tensors=tuple(map(str, bindings)))
+        return LayerInfo(layers=tuple(_layer(each) for each in raw["Layers"]))
     except (msgspec.DecodeError, AttributeError, KeyError, TypeError) as error:
         msg = f"the engine's layers cannot be read: {type(error).__name__} {error}"
         raise TargetError(msg, hint="export them with trtexec --exportLayerInfo or the engine inspector") from error
