@@ -88,7 +88,8 @@ class Checker:
         except TargetError as error:
             finding = Finding(node="graph", reason=error.message, remedy=error.hint)
             return replace(blank, findings=(finding,), not_tried="the graph cannot be lowered")
-        found = findings(lowered.model, runtime, target, precision=precision)
+        wanted = self._options.fused_attention
+        found = findings(lowered.model, runtime, target, precision=precision, fused_attention=wanted)
         proof = self._prove(target, runtime)
         attentions = count_attentions(lowered.model)
         engine, reason = self._try(lowered, target, attentions)

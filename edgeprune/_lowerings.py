@@ -66,7 +66,8 @@ class Lowerings:
     def findings(self, runtime: Runtime, target: Target) -> tuple[Finding, ...]:
         """What is known against a build of the compiled graph."""
         lowered = self.of("model", runtime, target)
-        return findings(lowered.model, runtime, target, precision=self.plan.precision)
+        plan = self.plan
+        return findings(lowered.model, runtime, target, precision=plan.precision, fused_attention=plan.fused_attention)
 
     @property
     def proofs(self) -> tuple[LoweringProof, ...]:

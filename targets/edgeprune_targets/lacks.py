@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from edgeprune_targets.runtimes import Runtime
 
 
-def findings(model: ir.Model, runtime: Runtime, target: Target, *, precision: str | None = None) -> tuple[Finding, ...]:
+def findings(
+    model: ir.Model,
+    runtime: Runtime,
+    target: Target,
+    *,
+    precision: str | None = None,
+    fused_attention: bool = True,
+) -> tuple[Finding, ...]:
     """What is known against a build of this graph, errors first; nodes that share a reason share a finding.
 
     Empty means that nothing known stands against it, not that the build will succeed.
@@ -30,10 +37,12 @@ def findings(model: ir.Model, runtime: Runtime, target: Target, *, precision: st
         runtime: its facts.
         target: the device.
         precision: what the engine computes in, where a builder's flag says so; None for what the graph says.
+        fused_attention: whether it is wanted; what was lowered to stay unfused is no finding.
     """
     found = [finding for node in model.graph.all_nodes() for finding in _of_node(node, runtime, target)]
     found += [*_opset(model, runtime), *_inputs(model, runtime)]
-    found += fusion_findings(model, runtime, target, precision or _precision_of(model))
+    if fused_attention:
+        found += fusion_findings(model, runtime, target, precision or _precision_of(model))
     return tuple(sorted(_merged(found), key=lambda finding: SEVERITIES.index(finding.severity)))
 
 

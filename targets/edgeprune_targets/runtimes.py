@@ -132,7 +132,7 @@ def runtime_for(target: Target, tensorrt: str | None = None, builder: str | None
     """
     if builder == "tensorrt-rtx" or (builder is None and tensorrt is None and target.runtime == "tensorrt-rtx"):
         return _RTX
-    asked = tensorrt or target.default_tensorrt
+    asked = _meant(tensorrt or target.default_tensorrt, target)
     _check_version(asked, target)
     known = [
         runtime
@@ -142,13 +142,32 @@ def runtime_for(target: Target, tensorrt: str | None = None, builder: str | None
     return known[-1]
 
 
-def _check_version(asked: str, target: Target) -> None:
+def _meant(asked: str, target: Target) -> str:
+    """The version that is asked for: `11` is 11.4.1 where the device can have no other 11.
+
+    Raises:
+        TargetError: if it can have several, or the word is no version.
+    """
     if not _NUMBER.fullmatch(asked):
         msg = f"`{asked}` is no version of TensorRT, expected one like 10.3"
         raise TargetError(msg, hint=f"{target.name} can have {', '.join(target.tensorrt)}")
+    if "." in asked:
+        return asked
+    oldest = numbers_of(_OLDEST.version)
+    fitting = [
+        version for version in target.tensorrt if version.split(".")[0] == asked and numbers_of(version) >= oldest
+    ]
+    if len(fitting) > 1:
+        msg = f"TensorRT {asked} may be any of {', '.join(fitting)} on {target.name}"
+        raise TargetError(msg, hint=f"name the one, as in --tensorrt {fitting[0]}")
+    return fitting[0] if fitting else asked
+
+
+def _check_version(asked: str, target: Target) -> None:
     if numbers_of(asked) < numbers_of(_OLDEST.version):
         msg = f"TensorRT {asked} is too old, expected {_OLDEST.version} or later"
-        raise TargetError(msg, hint=f"{target.name} can have {', '.join(target.tensorrt)}")
+        modelled = "" if target.buildable else " only; its latency can be modelled: `edgeprune latency`"
+        raise TargetError(msg, hint=f"{target.name} can have {', '.join(target.tensorrt)}{modelled}")
     possible = {numbers_of(version)[:2] for version in target.tensorrt}
     fits = numbers_of(asked)[:2] in possible if target.on_jetson else numbers_of(asked)[:2] >= min(possible)
     if not fits:  # a JetPack brings its TensorRT; on a PC any later one can be installed

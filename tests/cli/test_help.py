@@ -30,6 +30,9 @@ def test_every_command_and_option_explains_itself(path, command, capfd):
     assert run([*path, "--help"]) == 0
     shown = capfd.readouterr().out
     assert (command.help or "").split(".")[0].split()[0] in shown
+    assert "Raises:" not in shown, f"{path} shows what is meant for readers of the code"
+    if isinstance(command, click.Group):
+        assert "..." not in shown.split("Commands:")[-1], f"{path} cuts the sentence of a command short"
     for param in command.params:
         if isinstance(param, click.Option):
             assert param.help, f"{param.opts} of {path} has no help"

@@ -27,6 +27,8 @@ def said(error: EdgepruneError) -> tuple[str, str]:
         ("8.4", "TensorRT 8.4 is too old, expected 8.5 or later", f"{ORIN} can have {CAN_HAVE}"),
         ("10.7", f"{ORIN} cannot have TensorRT 10.7", f"it can have {CAN_HAVE}"),
         ("12", f"{ORIN} cannot have TensorRT 12", f"it can have {CAN_HAVE}"),
+        ("10", f"TensorRT 10 may be any of 10.3.0, 10.16.2 on {ORIN}", "name the one, as in --tensorrt 10.3.0"),
+        ("8", f"TensorRT 8 may be any of 8.5.2, 8.6.2 on {ORIN}", "name the one, as in --tensorrt 8.5.2"),
         ("ten", "`ten` is no version of TensorRT, expected one like 10.3", f"{ORIN} can have {CAN_HAVE}"),
     ],
 )
@@ -45,7 +47,10 @@ def test_a_version_older_than_the_gpu() -> None:
 def test_a_device_that_ended_before_the_oldest_version() -> None:
     with pytest.raises(TargetError) as caught:
         runtime_for(load_target("jetson-nano"))
-    assert caught.value.message == "TensorRT 8.2.1 is too old, expected 8.5 or later"
+    assert said(caught.value) == (
+        "TensorRT 8.2.1 is too old, expected 8.5 or later",
+        "jetson-nano can have 8.0.1, 8.2.1 only; its latency can be modelled: `edgeprune latency`",
+    )
 
 
 def test_a_check_of_nothing() -> None:

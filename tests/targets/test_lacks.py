@@ -268,6 +268,13 @@ def test_versions_whose_kernels_have_been_wrong_are_noted() -> None:
     assert _found(_attention(), "10.16") == []
 
 
+def test_attention_that_is_lowered_unfused_on_request_is_no_finding(make_encoder: Callable[..., ir.Model]) -> None:
+    target = load_target("rtx-4090")
+    lowered = lower(make_encoder(blocks=2), runtime_for(target), target, "fp16", fused_attention=False)
+    assert "not fused" in findings(lowered.model, runtime_for(target), target)[0].reason
+    assert findings(lowered.model, runtime_for(target), target, fused_attention=False) == ()
+
+
 def test_nodes_of_one_reason_share_a_finding(make_encoder: Callable[..., ir.Model]) -> None:
     runtime: Runtime = runtime_for(load_target(ORIN), "8.5")
     found = findings(make_encoder(blocks=3), runtime, load_target(ORIN))

@@ -28,6 +28,11 @@ def test_the_largest_known_version_that_is_not_above(version: str, name: str) ->
     assert runtime_for(load_target("rtx-2080-ti"), version).name == name
 
 
+@pytest.mark.parametrize(("target", "name"), [("jetson-orin", "tensorrt-11"), ("rtx-4090", "tensorrt-11")])
+def test_a_major_version_is_the_one_that_the_device_can_have(target: str, name: str) -> None:
+    assert runtime_for(load_target(target), "11").name == name
+
+
 def test_the_profile_decides_where_nothing_is_said() -> None:
     assert runtime_for(load_target("jetson-orin")).name == "tensorrt-10.3"
     assert runtime_for(load_target("rtx-4090")).name == "tensorrt-rtx-1"

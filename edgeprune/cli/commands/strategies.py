@@ -32,7 +32,7 @@ def list_command(as_json: bool) -> None:
 @json_option
 @general_options
 def show_command(name: str, as_json: bool) -> None:
-    """Show what a strategy does, when it refuses, its options and its source."""
+    """Show what a strategy does, when it refuses, and its options."""
     from edgeprune_passes.registry import strategies
 
     print_kind(name, find("strategy", name, strategies()), as_json=as_json)

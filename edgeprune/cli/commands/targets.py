@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgeprune_targets.profiles import Target
 
 
-@click.group("targets", invoke_without_command=True)
+@click.group("targets", invoke_without_command=True, help="List target profiles, or show one.")
 @json_option
 @click.pass_context
 def targets_group(ctx: click.Context, /, as_json: bool) -> None:
@@ -35,7 +35,7 @@ def targets_group(ctx: click.Context, /, as_json: bool) -> None:
 @json_option
 @general_options
 def list_command(as_json: bool) -> None:
-    """List the target profiles that come with edgeprune or with an installed plug-in."""
+    """List the target profiles, those of plug-ins too."""
     from edgeprune_targets.profiles import OLDEST_TENSORRT, load_target, target_aliases, target_names
 
     targets = [load_target(name) for name in target_names()]
@@ -55,7 +55,10 @@ def list_command(as_json: bool) -> None:
 @json_option
 @general_options
 def show_command(name: str, as_json: bool, as_toml: bool) -> None:
-    """Show one target with the source of each number, by name or from a TOML file, in one power mode."""
+    """Show one target with the source of each number.
+
+    It is named, in one of its power modes or in its first, or read from a TOML file.
+    """
     from edgeprune_targets.profiles import load_target, profile_text
 
     if as_toml:
