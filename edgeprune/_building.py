@@ -99,7 +99,8 @@ class Workshop:
                 made += [replace(built, target=target.name) for target in here]
             if others:
                 made += order.builder.build(onnx, others, out / ENGINES, **job)
-        return [_placed(built, out) for built in made]
+        asked_off = not self.lowerings.plan.fused_attention
+        return [_placed(replace(b, attention_unfused=b.attention_unfused or asked_off), out) for b in made]
 
     def _checked(self, name: Name, order: Order, onnx: Path) -> CheckedBuilder:
         """A builder that runs what it built, as this machine has the device."""

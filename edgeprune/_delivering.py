@@ -69,6 +69,8 @@ class Delivery:
         (folder / "engine").mkdir()
         report = replace(report, pruned=replace(report.pruned, sha256=digest_of(folder / "model.onnx")))
         report = self._for_targets(folder, report, plan)
+        if not any((folder / "engine").iterdir()):
+            (folder / "engine").rmdir()
         report = self._pictured(folder, report)
         page, text = folder / PAGE, folder / REPORT
         text_bytes, page_bytes = written_bytes(report, folder)

@@ -178,7 +178,9 @@ class Job:
         )
 
     def _latency(self, pruned: ir.Model, made: Plan) -> list[Latency]:
-        rows = modelled(self.loaded.dense, pruned, self.targets, made.precision)
+        rows = modelled(
+            self.loaded.dense, pruned, self.targets, made.precision, fused_attention=made.fused_attention
+        )
         if self.data is not None:
             _, feed = next(iter(self.data.feeds(batch=self.batch)))
             with self.progress.stage("time on this machine"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 import edgeprune
 from edgeprune._bench import Bench, Budget
 from edgeprune._building import Workshop, _orders
+from edgeprune._delivering import _lost_fusion
 from edgeprune._loading import opened
 from edgeprune._lowerings import Lowerings
+from edgeprune._modelling import modelled
 from edgeprune.core.errors import EdgepruneError, TargetError
 from edgeprune.core.plan import StrategySpec
 from edgeprune.core.progress import SILENT
@@ -70,6 +73,17 @@ def test_one_build_serves_all_that_share_builder_and_graph():
     assert [[target.name for target in order.targets] for order in orders] == [["rtx-4090", "rtx-3090"], ["rtx-2080ti"]]
     assert list(refused) == ["jetson-agx-orin-64gb"]
     assert "copy deploy/" in (refused["jetson-agx-orin-64gb"].error or "")
+
+
+def test_attention_that_was_asked_to_stay_unfused_is_not_lost(made, tmp_path):
+    graphs, plan = made
+    lowerings = Lowerings(graphs, replace(plan, fused_attention=False), None, 1)
+    (engine,) = Workshop(lowerings, (), "").build(load_targets("rtx-4090"), tmp_path, SILENT)
+    assert (engine.built, engine.fused_attentions, engine.attention_unfused) == (True, 0, True)
+    assert _lost_fusion([engine]) == []
+    assert _lost_fusion([replace(engine, attention_unfused=False)])
+    (row,) = modelled(graphs["dense"], graphs["model"], load_targets("rtx-4090"), "fp16", fused_attention=False)
+    assert "counts as fused here although" in row.method
 
 
 def test_who_names_a_version_of_tensorrt_gets_no_engine_of_tensorrt_rtx():
@@ -162,4 +176,4 @@ def test_without_any_tensorrt_here_the_desktop_gets_a_deploy_folder_and_the_reas
     assert not engine.built
     assert 'pip install "edgeprune[rtx]"' in (engine.error or "")
     assert (out / "deploy" / "build.sh").is_file()
-    assert not list((out / "engine").iterdir())
+    assert not (out / "engine").exists()
