@@ -134,6 +134,11 @@ def _exported(tower: Tower, *, dynamo: bool) -> bytes:
 
 def canonical(tower: Tower, batch: int = 1, *, dynamo: bool = False) -> ir.Model:
     """A fresh graph in canonical form."""
+    return _canonical(tower, batch, dynamo=dynamo).clone()
+
+
+@lru_cache
+def _canonical(tower: Tower, batch: int, *, dynamo: bool) -> ir.Model:
     model = load(_exported(tower, dynamo=dynamo))
     Canonicalize(batch=batch).apply(model)
     return model
