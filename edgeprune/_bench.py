@@ -126,7 +126,8 @@ class Bench:
     def restores(self) -> bool:
         """Whether the head or an output needs all tokens back, and may have them."""
         found = self.loaded.found
-        tokens = any(found.found.flow.tokens_on(value) for value in self.loaded.dense.graph.outputs)
+        outputs = self.loaded.dense.graph.outputs if self.options.output_tokens is None else ()
+        tokens = any(found.found.flow.tokens_on(value) for value in outputs)
         return self.options.restore != "none" and (tokens or bool(found.head_refusals))
 
     @cached_property

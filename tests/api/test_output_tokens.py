@@ -13,6 +13,8 @@ from support.tiny_torch import to_onnx
 from support.tiny_vlm import Tower, build, pixels
 
 import edgeprune
+from edgeprune._bench import Bench
+from edgeprune._loading import opened
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import OutputCut, StrategySpec
 from edgeprune.report.html import render_html
@@ -102,6 +104,13 @@ def test_inspect_says_where_tokens_leave(folder):
 
 def test_rows_take_the_nearest_count(folder):
     assert compiled(folder, "clip-mlp", output_tokens=7, output_strategy="fopru-row").plan.output.keep == 6
+
+
+def test_nothing_is_brought_back_for_an_output_that_gets_shorter(folder):
+    for tokens in (6, None):
+        options = edgeprune.Options(output_tokens=tokens)
+        with opened(folder / "clip-mlp.onnx", options) as loaded:
+            assert Bench(loaded, options).restores is (tokens is None)
 
 
 def test_outputs_stay_whole_where_nobody_asked(folder):
