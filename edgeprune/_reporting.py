@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprune.core.errors import DataError, EdgepruneError, PlanError
+from edgeprune.core.errors import DataError
 from edgeprune.report import Report, from_json, to_json
 from edgeprune.report.comparison import Comparison, Entry
 from edgeprune.report.report import SCHEMA
@@ -69,45 +67,6 @@ def _check_schema(data: bytes, path: Path) -> None:
     newer = isinstance(schema, int) and schema > SCHEMA
     hint = "read it with a newer edgeprune" if newer else "compile again with this version; --plan plan.json repeats it"
     raise DataError(msg, hint=hint)
-
-
-def check_new(path: Path, *, force: bool) -> None:
-    """Check that a file may be written.
-
-    Raises:
-        PlanError: if it exists and `force` is not set, or is a folder.
-    """
-    if path.is_dir():
-        msg = f"the output {path} is a folder, expected a file"
-        raise PlanError(msg, hint="name a file with -o, such as report.html")
-    if path.exists() and not force:
-        msg = f"the output {path} exists"
-        raise PlanError(msg, hint="give --force to overwrite it, or another name with -o")
-
-
-def write_all(files: Mapping[Path, bytes]) -> None:
-    """Write files that all appear, or none: each is whole on the disk before the first takes its place.
-
-    Raises:
-        EdgepruneError: if the disk is full or a place cannot be written.
-    """
-    drafts: dict[Path, Path] = {}
-    try:
-        for path, data in files.items():
-            handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            drafts[path] = Path(draft)
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(draft).chmod(0o644)
-        for path, whole in drafts.items():
-            whole.replace(path)
-    except OSError as error:
-        place = ", ".join(str(path) for path in files)
-        msg = f"cannot write {place}: {error.strerror or error}"
-        raise EdgepruneError(msg, hint="free some space, or choose another place with -o") from error
-    finally:
-        for draft_path in drafts.values():
-            draft_path.unlink(missing_ok=True)
 
 
 def written_bytes(report: Report, folder: Path) -> tuple[bytes, bytes]:

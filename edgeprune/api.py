@@ -16,19 +16,13 @@ from edgeprune._job import Job
 from edgeprune._loading import opened, pruned_facts, require_stream
 from edgeprune._output import check_free, output_folder
 from edgeprune._proving import check_limits
-from edgeprune._reporting import (
-    PAGE,
-    check_new,
-    comparison_of,
-    read_report,
-    write_all,
-    written_bytes,
-)
+from edgeprune._reporting import PAGE, comparison_of, read_report, written_bytes
 from edgeprune._runners import choose_runtimes
 from edgeprune.core.errors import PlanError
 from edgeprune.core.loading import read_model
 from edgeprune.core.plan import Plan, plan_from_json, read_plan
 from edgeprune.core.progress import SILENT
+from edgeprune.core.whole import check_new, write_outputs
 from edgeprune.options import Options
 from edgeprune.report import Report, ValidationReport, describe_environment
 from edgeprune.report.html import render_comparison_html
@@ -325,7 +319,7 @@ def report(place: Path, *, measured: Path | None = None, out: Path | None = None
     made = written.report if measured is None else with_measured(written.report, written.folder, measured)
     data, page = written_bytes(made, written.folder)
     files = {} if measured is None else {written.path: data}
-    write_all({**files, out or written.folder / PAGE: page})
+    write_outputs({**files, out or written.folder / PAGE: page})
     return made
 
 
@@ -341,7 +335,7 @@ def compare(places: Sequence[Path], *, out: Path | None = None, force: bool = Fa
         check_new(out, force=force)
     compared = comparison_of(places)
     if out is not None:
-        write_all({out: render_comparison_html(compared).encode()})
+        write_outputs({out: render_comparison_html(compared).encode()})
     return compared
 
 

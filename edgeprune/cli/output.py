@@ -1,14 +1,9 @@
-"""Data on stdout: tables for people, JSON for programs; and small files that must not be half-written."""
+"""Data on stdout: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from edgeprune.core.errors import PlanError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,34 +31,3 @@ def show_bytes(data: bytes) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
-
-
-def check_place(path: Path, *, force: bool) -> None:
-    """Check that a file may be written, before any work is done for it.
-
-    Raises:
-        PlanError: if it exists and `force` is not given, or its folder does not exist.
-    """
-    if path.exists() and not force:
-        msg = f"`{path}` exists already"
-        raise PlanError(msg, hint="give --force to overwrite it, or another name")
-    if not path.parent.is_dir():
-        msg = f"no such folder: `{path.parent}`"
-        raise PlanError(msg, hint="make it, or give another name")
-
-
-def write_whole(path: Path, data: bytes, *, force: bool) -> None:
-    """Write a file that appears whole or not at all.
-
-    Raises:
-        PlanError: as `check_place`.
-    """
-    check_place(path, force=force)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

@@ -70,7 +70,7 @@ def test_a_plan_is_not_overwritten_unasked(tmp_path, capfd):
     file.write_bytes(b"mine")
     words = ["plan", MODEL, "--strategy", "cls-topk", "--keep", "0.6", "-o", str(file)]
     assert run(words) == 1
-    assert "exists already" in capfd.readouterr().err
+    assert f"the output {file} exists" in capfd.readouterr().err
     assert file.read_bytes() == b"mine"
     assert run([*words, "--force"]) == 0
     assert file.read_bytes() != b"mine"

@@ -23,12 +23,12 @@ import pytest
 
 from edgeprune.core.errors import DataError, TargetError
 from edgeprune.core.results import EngineBuild
+from edgeprune.core.whole import write_whole
 from edgeprune_targets.builders import driver, make_builder
 from edgeprune_targets.builders.checking import CheckedBuilder, Trial
 from edgeprune_targets.builders.manifest import Manifest, Tensor, manifest_path, read_manifest, to_bytes
 from edgeprune_targets.builders.onnx_runtime import OrtBuilder
 from edgeprune_targets.builders.runner import open_engine, timing_of
-from edgeprune_targets.builders.whole import write_whole
 from edgeprune_targets.precision import to_fp16
 from edgeprune_targets.profiles import load_target, target_names
 

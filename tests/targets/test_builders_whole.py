@@ -11,7 +11,8 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from edgeprune_targets.builders.whole import deliver, staging, write_whole
+from edgeprune.core.errors import EdgepruneError
+from edgeprune.core.whole import deliver, staging, write_outputs, write_whole
 from edgeprune_targets.precision import to_fp16
 
 _FULL = """
@@ -80,3 +81,18 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_may_be_read_by_whom_any_new_file_may(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    write_outputs({tmp_path / "made": b"1"})
+    assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "plain"]
+
+
+def test_a_folder_in_the_way_of_one_output_leaves_what_was_there_of_the_other(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_bytes(b"old")
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(EdgepruneError, match="Is a directory"):
+        write_outputs({tmp_path / "report.json": b"new", tmp_path / "report.html": b"new"})
+    assert (tmp_path / "report.json").read_bytes() == b"old"

@@ -8,10 +8,11 @@ from typing import Any, get_args
 import click
 
 from edgeprune.cli.options import force_option, json_option, make_options, option, run_options, shape_options, together
-from edgeprune.cli.output import check_place, show, show_bytes, write_whole
+from edgeprune.cli.output import show, show_bytes
 from edgeprune.cli.progress import progress_for
 from edgeprune.cli.state import general_options, state_of
 from edgeprune.core.plan import Precision
+from edgeprune.core.whole import check_new, write_outputs
 from edgeprune.options import Options
 
 _measure_options = together(
@@ -73,14 +74,14 @@ def bench_command(
 
     state = state_of(ctx)
     if out is not None:
-        check_place(out, force=given["force"])
+        check_new(out, force=given["force"])
     names = [name for word in runtimes for name in word.split(",") if name]
     counts = {"rounds": rounds, "warm_up": warm_up}
     options = make_options(given, command=state.words)
     progress = progress_for(quiet=state.quiet)
     report = api.bench(model, pruned, runtimes=names, **counts, options=options, progress=progress)
     if out is not None:
-        write_whole(out, to_json(report), force=options.force)
+        write_outputs({out: to_json(report)})
     if as_json:
         show_bytes(to_json(report))
     else:

@@ -18,9 +18,10 @@ from edgeprune.cli.options import (
     run_options,
     shape_options,
 )
-from edgeprune.cli.output import show_bytes, write_whole
+from edgeprune.cli.output import show_bytes
 from edgeprune.cli.progress import progress_for
 from edgeprune.cli.state import general_options, state_of
+from edgeprune.core.whole import check_new, write_outputs
 
 
 @click.command("plan", short_help="Decide how a model would be compiled, and write plan.json.")
@@ -54,10 +55,12 @@ def plan_command(
     from edgeprune.core.plan import plan_to_json
 
     state = state_of(ctx)
+    if out is not None:
+        check_new(out, force=given["force"])
     options = make_options(given, command=state.words)
     progress = progress_for(quiet=state.quiet)
     decided = api.plan(model, target=target, keep=keep, macs=macs, options=options, progress=progress)
     if out is None:
         show_bytes(plan_to_json(decided))
         return
-    write_whole(out, plan_to_json(decided), force=options.force)
+    write_outputs({out: plan_to_json(decided)})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.core.digest import sha256_of
 from edgeprune.core.errors import TargetError
 from edgeprune.core.results import EngineBuild
+from edgeprune.core.whole import deliver, staging
 from edgeprune_targets.builders import plan_text
 from edgeprune_targets.builders._child import Answer, run_jobs
 from edgeprune_targets.builders.layer_info import LayerInfo, read_layer_info
@@ -22,7 +23,6 @@ from edgeprune_targets.builders.manifest import (
     to_bytes,
 )
 from edgeprune_targets.builders.protocol import Origin
-from edgeprune_targets.builders.whole import deliver, staging
 
 if TYPE_CHECKING:
     from edgeprune_targets.profiles import Target

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.core.errors import TargetError
+from edgeprune.core.whole import write_whole
 from edgeprune_targets.builders.cache import runtime_cache
 from edgeprune_targets.builders.cuda import Cuda
 from edgeprune_targets.builders.manifest import Manifest, Tensor
-from edgeprune_targets.builders.whole import write_whole
 
 if TYPE_CHECKING:
     from edgeprune_targets.builders.runner import Arrays, Feeds

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgeprune.core.whole import write_whole
 from edgeprune_targets.builders.cache import timing_cache
-from edgeprune_targets.builders.whole import write_whole
 
 OLDEST = (8, 5)
 _NO_DEVICE = "CUDA driver version is insufficient"  # TensorRT-RTX says so without a GPU, and builds all the same
