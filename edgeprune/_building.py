@@ -15,7 +15,7 @@ from edgeprune_targets.attentions import count_attentions
 from edgeprune_targets.builders.checking import CheckedBuilder, Trial, yardstick
 from edgeprune_targets.builders.driver import find_device
 from edgeprune_targets.builders.protocol import Origin
-from edgeprune_targets.builders.registry import builder_for
+from edgeprune_targets.builders.registry import choose_builder
 from edgeprune_targets.runtimes import runtime_for
 
 if TYPE_CHECKING:
@@ -132,10 +132,9 @@ def _orders(targets: Sequence[Target], tensorrt: str) -> tuple[list[Order], dict
     orders: dict[tuple[str, str, bool], Order] = {}
     refused: dict[str, EngineBuild] = {}
     for target in targets:
-        try:
-            builder = builder_for(_preferring(target, tensorrt))
-        except TargetError as error:
-            refused[target.name] = _failed(target, target.runtime, error.message)
+        builder, reason = choose_builder(_preferring(target, tensorrt))
+        if builder is None:
+            refused[target.name] = _failed(target, target.runtime, reason)
             continue
         runtime = runtime_for(target, tensorrt or None, builder.name)
         key = (builder.name, runtime.name, target.fp32_products)

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 from edgeprune.core.digest import sha256_of
 from edgeprune.core.errors import TargetError
+from edgeprune_targets.operators import numbers_of
+from edgeprune_targets.profiles import OLDEST_TENSORRT
+from edgeprune_targets.runtimes import runtime_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -214,7 +217,7 @@ def _readme(folder: Path, contents: _Contents) -> str:
         "NAME": target.name,
         "DESCRIPTION": target.description,
         "FILES": "\n".join(files),
-        "RUNTIME": f"TensorRT {versions}" + (f" (JetPack {', '.join(target.jetpack)})" if target.jetpack else ""),
+        "RUNTIME": f"TensorRT {versions}{_brought_by(contents)}",
         "TENSORRT": versions,
         "COMMANDS": "\n".join(f"    {command}" for command in _commands(contents)),
         "PAIRS": ", dense and pruned in turns," if contents.dense is not None else "",
@@ -223,6 +226,16 @@ def _readme(folder: Path, contents: _Contents) -> str:
     for word, value in words.items():
         text = text.replace(f"@{word}@", value)
     return text
+
+
+def _brought_by(contents: _Contents) -> str:
+    """The JetPack versions with the TensorRT that the graph was lowered for, in brackets; empty off Jetson."""
+    target = contents.target
+    rows = [row for row in target.software if numbers_of(row.tensorrt) >= numbers_of(OLDEST_TENSORRT)]
+    if contents.tensorrt:
+        wanted = numbers_of(contents.tensorrt)[:2]
+        rows = [row for row in rows if numbers_of(runtime_for(target, row.tensorrt).version)[:2] == wanted]
+    return f" (JetPack {', '.join(row.jetpack for row in rows)})" if rows else ""
 
 
 def _commands(contents: _Contents) -> list[str]:

@@ -76,7 +76,7 @@ def test_no_builder_for_a_target():
         builder_for(replace(ORIN, builders=("tensorrt",)))
     assert caught.value.message == (
         "no engine for jetson-agx-orin-64gb can be built on this machine: "
-        "an engine for jetson-agx-orin-64gb is built on the device: copy deploy/ there and run build.sh"
+        "TensorRT builds on the device itself: copy deploy/ there and run build.sh"
     )
     assert caught.value.hint == "copy deploy/ to the device and run build.sh there"
 

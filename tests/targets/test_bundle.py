@@ -51,10 +51,26 @@ def test_the_readme_names_the_device_and_leaves_no_blank(tmp_path: Path) -> None
     text = (_write(tmp_path) / "README.md").read_text(encoding="utf-8")
     assert "@" not in text
     assert "power mode MAXN_SUPER" in text
-    assert "TensorRT 10.3.0 (JetPack 6.2, 7.2)" in text
+    assert "TensorRT 10.3.0 (JetPack 6.2)" in text
     assert "sudo jetson_clocks " in text
     assert "reference.npz`" not in text.split("## If something goes wrong")[0]
     assert "edgeprune report OUT --measured measured.json" in text
+
+
+@pytest.mark.parametrize(
+    ("target", "tensorrt", "needs"),
+    [
+        ("jetson-orin", "10.3", "TensorRT 10.3 (JetPack 6.1, 6.2)"),
+        ("jetson-orin", "8.6", "TensorRT 8.6 (JetPack 6.0)"),
+        ("jetson-orin", "11", "TensorRT 11 (JetPack 7.2.2)"),
+        ("jetson-xavier-nx", "8.5", "TensorRT 8.5 (JetPack 5.1)"),
+    ],
+)
+def test_the_readme_names_the_jetpacks_that_bring_the_version(
+    tmp_path: Path, target: str, tensorrt: str, needs: str
+) -> None:
+    text = (make_bundle(tmp_path, target, tensorrt=tensorrt) / "README.md").read_text(encoding="utf-8")
+    assert f"It needs {needs} with" in text
 
 
 def test_off_jetson_the_readme_speaks_of_no_power_mode(tmp_path: Path) -> None:

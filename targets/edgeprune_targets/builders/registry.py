@@ -61,12 +61,20 @@ def builder_for(target: Target) -> Builder:
     Raises:
         TargetError: if none can, with the reason of each.
     """
+    builder, reason = choose_builder(target)
+    if builder is None:
+        msg = f"no engine for {target.name} can be built on this machine: {reason}"
+        raise TargetError(msg, hint="copy deploy/ to the device and run build.sh there")
+    return builder
+
+
+def choose_builder(target: Target) -> tuple[Builder | None, str]:
+    """The same builder, or None and the reason of each that the profile names."""
     reasons = []
     for name in target.builders:
         builder = make_builder(name)
         reason = builder.builds_for(target) or builder.lacking()
         if reason is None:
-            return builder
+            return builder, ""
         reasons.append(reason)
-    msg = f"no engine for {target.name} can be built on this machine: {'; '.join(reasons)}"
-    raise TargetError(msg, hint="copy deploy/ to the device and run build.sh there")
+    return None, "; ".join(reasons)

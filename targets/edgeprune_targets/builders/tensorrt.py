@@ -45,7 +45,7 @@ class TensorRtBuilder:
         """Why no engine for `target` can come out of this machine, and what to do; None where it can."""
         device = find_device()
         if device is None:
-            return f"an engine for {target.name} is built on the device: copy deploy/ there and run build.sh"
+            return "TensorRT builds on the device itself: copy deploy/ there and run build.sh"
         if device.compute_capability != target.compute_capability:
             return (
                 f"TensorRT builds for the GPU of this machine, {device.name} with compute capability "
