@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgeprune._loading import Loaded
     from edgeprune.core.plan import Restore
     from edgeprune.core.refusals import Refusal
+    from edgeprune.core.widths.arrays import Arrays
     from edgeprune.options import Options
     from edgeprune_passes.selection import Strategy
 
@@ -84,13 +85,17 @@ def make_budget(keep: float | None, macs: float | None) -> Budget:
 
 
 def budget_of(keep: float | None, macs: float | None, options: Options) -> Budget:
-    """The budget inside the encoder; all of it where only the tokens that leave are to be fewer.
+    """The budget inside the encoder; all of it where only tokens that leave, or widths, are to be fewer.
 
     Raises:
         PlanError: as `make_budget`.
     """
-    if options.output_tokens is not None and keep is None and macs is None:
+    asks_else = options.output_tokens is not None or bool(options.width_shares)
+    if asks_else and keep is None and macs is None:
         return Budget("keep", 1.0)
+    if options.width_shares and macs is not None:
+        msg = "`macs` is met by cutting tokens alone, and widths are cut beside it: the result would have fewer"
+        raise PlanError(msg, hint="give --keep for the tokens, or leave out the shares of widths")
     return make_budget(keep, macs)
 
 
@@ -104,6 +109,7 @@ class Bench:
         targets: names of target profiles, for the plan.
         most_cuts: the most cuts that a plan may have where the user names no number.
         restore: how tokens come back where that was decided; None for what the user asked for.
+        arrays: what stays of widths that a plan cuts, and the weights solved for it.
     """
 
     loaded: Loaded
@@ -111,6 +117,7 @@ class Bench:
     targets: tuple[str, ...] = ()
     most_cuts: int = DEFAULT_CUTS
     restore: Restore | None = None
+    arrays: Arrays = field(default_factory=dict)
 
     @cached_property
     def dense_macs(self) -> int:
@@ -175,7 +182,7 @@ class Bench:
     def build(self, plan: Plan) -> ir.Model:
         """The dense model with a plan applied."""
         model = self.loaded.dense.clone()
-        apply_plan(model, plan)
+        apply_plan(model, plan, self.arrays)
         return model
 
     def keep_of(self, plan: Plan) -> float:

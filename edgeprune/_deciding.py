@@ -12,7 +12,7 @@ from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import Plan, StrategySpec
 from edgeprune.core.refusals import Refusal, RefusalCode
-from edgeprune.core.results import Candidate, Drift
+from edgeprune.core.results import Candidate, Drift, WidthReport
 from edgeprune.core.search import best, search
 from edgeprune.options import AUTO
 from edgeprune_calibration.drift import measure_drift
@@ -73,6 +73,7 @@ class Decision:
     plan: Plan
     candidates: tuple[Candidate, ...] = ()
     warnings: tuple[str, ...] = ()
+    widths: tuple[WidthReport, ...] = ()
 
 
 def decide(

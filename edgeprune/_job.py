@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeprune._bench import Bench, Budget
@@ -13,11 +14,16 @@ from edgeprune._loading import pruned_facts
 from edgeprune._measuring import cpu_latency
 from edgeprune._modelling import modelled
 from edgeprune._proving import check_limits, drift_of, exactness, is_identity
+from edgeprune._structuring import Structure
+from edgeprune._width_proof import prove_widths
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
 from edgeprune.core.graph import static_shape
 from edgeprune.core.plan import plan_to_json
+from edgeprune.core.recognition import recognize
 from edgeprune.core.results import Validation
+from edgeprune.core.widths.arrays import FILE as WIDTHS
+from edgeprune.core.widths.arrays import arrays_to_bytes
 from edgeprune.report import Budget as ReportedBudget
 from edgeprune.report import Report, StrategyReport, describe_environment
 from edgeprune.report.judging import sure_gain
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from edgeprune.core.plan import Plan
     from edgeprune.core.progress import Progress
     from edgeprune.core.results import Latency
+    from edgeprune.core.widths.arrays import Arrays
     from edgeprune.options import Options
     from edgeprune_calibration.data import Dataset
     from edgeprune_calibration.reference import Recording
@@ -111,7 +118,25 @@ class Job:
             judge = Judge(self.recording, deciding, self.batch, self.options.threads)
         decision = decide(self.bench, budget, judge, self.progress, self.targets)
         self.warnings += decision.warnings
-        return decision
+        return self._with_widths(decision) if self.options.width_shares else decision
+
+    def _with_widths(self, decision: Decision) -> Decision:
+        """The same tokens, and the widths that were asked for."""
+        shares = self.options.width_shares
+        structure = Structure(self.bench, decision.plan, tuple(shares))
+        structure.measure(self.parts()[0], self.batch, self.progress)
+        keep = structure.by_shares(shares)
+        made = structure.solved(keep, self.progress)
+        self.warnings += structure.missed(shares, keep)
+        self.take(made.arrays)
+        self.warnings += made.warnings
+        if self.data is not None and len(self.data) < _ENOUGH:
+            self.warnings.append(f"widths were fitted on the {len(self.data)} samples that score them; give {_ENOUGH}")
+        return replace(decision, plan=made.plan, widths=made.rows)
+
+    def take(self, arrays: Arrays) -> None:
+        """Widths are cut by these from now on."""
+        self.bench = replace(self.bench, arrays=arrays)
 
     def check_fits(self, made: Plan) -> None:
         """Check that a plan was made for this model.
@@ -160,6 +185,7 @@ class Job:
             ),
             plan=made,
             validation=validation,
+            widths=decision.widths,
             latency=tuple(latency),
             blocks=block_costs(self.loaded.dense, pruned, made),
             refusals=self.loaded.found.head_refusals,
@@ -178,9 +204,7 @@ class Job:
         )
 
     def _latency(self, pruned: ir.Model, made: Plan) -> list[Latency]:
-        rows = modelled(
-            self.loaded.dense, pruned, self.targets, made.precision, fused_attention=made.fused_attention
-        )
+        rows = modelled(self.loaded.dense, pruned, self.targets, made.precision, fused_attention=made.fused_attention)
         if self.data is not None:
             _, feed = next(iter(self.data.feeds(batch=self.batch)))
             with self.progress.stage("time on this machine"):
@@ -195,18 +219,39 @@ class Job:
             return Validation(reference="none", samples=0)
         threads = self.options.threads
         _, feed = next(iter(scoring.feeds(batch=self.batch)))
+        base, tokens = self._narrowed(made)
         with self.progress.stage("prove identity"):
-            identity = is_identity(self.loaded, made, feed, threads) if made.cuts or made.output else None
+            identity = is_identity(base, tokens, feed, threads) if made.cuts or made.output else None
         with self.progress.stage("prove exactness"):
-            exact = exactness(self.loaded, pruned, made, feed, threads)
+            exact = exactness(base, pruned, tokens, feed, threads)
+            widths = None
+            if made.widths:
+                arrays = self.bench.arrays
+                widths = prove_widths(self.loaded.dense, base.dense, made, arrays, feed, threads=threads)
         drift = drift_of(self.recording, pruned, scoring, batch=self.batch, threads=threads, progress=self.progress)
         return Validation(
-            reference=self.recording.name, samples=len(scoring), identity=identity, exactness=exact, drift=drift
+            reference=self.recording.name,
+            samples=len(scoring),
+            identity=identity,
+            exactness=exact,
+            widths=widths,
+            drift=drift,
         )
+
+    def _narrowed(self, made: Plan) -> tuple[Loaded, Plan]:
+        """The dense model with widths cut alone, and the rest of the plan: what cuts of tokens are proved against."""
+        if not made.widths:
+            return self.loaded, made
+        rest = replace(made, widths=(), widths_sha256="")
+        alone = replace(made, cuts=(), output=None, eliminate_tail=False, passes=())
+        dense = self.bench.build(alone)
+        return replace(self.loaded, dense=dense, found=recognize(dense)), rest
 
     def deliver(self, folder: Path, report: Report, pruned: ir.Model) -> Report:
         """Fill the output folder."""
         graphs = (self.loaded.dense, pruned)
+        if report.plan.widths:
+            (folder / WIDTHS).write_bytes(arrays_to_bytes(self.bench.arrays))
         return Delivery(graphs, self.targets, self.parts()[1], self.options, self.progress).write(folder, report)
 
 

@@ -23,6 +23,8 @@ from edgeprune.core.loading import read_model
 from edgeprune.core.plan import Plan, plan_from_json, read_plan
 from edgeprune.core.progress import SILENT
 from edgeprune.core.whole import check_new, write_outputs
+from edgeprune.core.widths.arrays import FILE as WIDTHS
+from edgeprune.core.widths.arrays import arrays_to_bytes, read_arrays
 from edgeprune.options import Options
 from edgeprune.report import Report, ValidationReport, describe_environment
 from edgeprune.report.html import render_comparison_html
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgeprune.core.progress import Progress
+    from edgeprune.core.widths.arrays import Arrays
     from edgeprune.report import BenchReport, CheckReport, Inspection
     from edgeprune.report.comparison import Comparison
     from edgeprune_calibration._torch_export import Exporter
@@ -66,14 +69,15 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> CompileResult:
-    """Compile a model to fewer tokens, prove it, build engines for the targets, and report.
+    """Compile a model to fewer tokens or narrower blocks, prove it, build engines for the targets, and report.
 
     Args:
         model: an ONNX file, or a PyTorch source (`timm:NAME`, `pkg.module:factory`, a `.pt2` file).
         target: names of target profiles, or paths of profiles, several with commas between; none takes those of `plan`.
-        keep: share of patch-token work to keep, averaged over the blocks, in (0, 1]; all with `options.output_tokens`.
+        keep: share of patch-token work to keep, averaged over the blocks, in (0, 1]; all where `options` ask
+            for fewer output tokens or narrower widths.
         macs: share of the model's MACs to keep, instead of `keep`.
-        plan: apply this instead of deciding.
+        plan: apply this instead of deciding; a path where it cuts widths, since their weights lie beside it.
         out: folder to write; it appears whole or not at all.
         options: everything else.
         progress: is told what is going on.
@@ -96,6 +100,8 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
     with opened(model, options) as loaded:
         require_stream(loaded)
         job = Job(loaded, options, targets, progress)
+        if given is not None:
+            job.take(_arrays_beside(plan, given, options))
         decision = job.decide(budget, given)
         report, pruned = job.run(decision, budget)
         if out is not None:
@@ -104,22 +110,36 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
         return CompileResult(report, decision.plan, out)
 
 
-def plan(
+def plan(  # noqa: PLR0913 - as compile
     model: str | Path,
     *,
     target: str | Sequence[str] = (),
     keep: float | None = None,
     macs: float | None = None,
+    widths: Path | None = None,
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> Plan:
-    """Decide what `compile` would do, without doing it. Arguments and errors are those of `compile`."""
+    """Decide what `compile` would do, without doing it. Arguments and errors are those of `compile`.
+
+    `widths` is the file for the weights of a plan that cuts widths: `widths.npz` beside where the plan will lie.
+
+    Raises:
+        PlanError: as `compile`, or if widths are to be cut and there is no place for their weights.
+    """
     options, progress = options or Options(), progress or SILENT
     budget = budget_of(keep, macs, options)
     targets = load_targets(target)
+    if options.width_shares and widths is None:
+        msg = "a plan that cuts widths has weights beside it, and there is no place for them"
+        raise PlanError(msg, hint=f"name the plan's file with -o; from Python give widths=Path('{WIDTHS}')")
     with opened(model, options) as loaded:
         require_stream(loaded)
-        return Job(loaded, options, targets, progress).decide(budget, None).plan
+        job = Job(loaded, options, targets, progress)
+        decided = job.decide(budget, None).plan
+    if widths is not None and decided.widths:
+        write_outputs({widths: arrays_to_bytes(job.bench.arrays)})
+    return decided
 
 
 def inspect(model: str | Path, *, options: Options | None = None) -> Inspection:
@@ -250,6 +270,8 @@ def validate(
     with opened(dense, options) as loaded:
         job = Job(loaded, options, (), progress)
         job.check_fits(made)
+        if made.widths:
+            job.take(read_arrays(path.parent / WIDTHS, made.widths_sha256))
         validation = job.validate(source.model, made, job.data)
         check_limits(validation, options.max_drift)
         return ValidationReport(
@@ -337,6 +359,23 @@ def compare(places: Sequence[Path], *, out: Path | None = None, force: bool = Fa
     if out is not None:
         write_outputs({out: render_comparison_html(compared).encode()})
     return compared
+
+
+def _arrays_beside(place: Path | Plan | None, given: Plan, options: Options) -> Arrays:
+    """The weights of a given plan's widths.
+
+    Raises:
+        PlanError: if they are not beside it, or widths are asked for once more.
+    """
+    if options.width_shares:
+        msg = "a plan is applied as it is, and shares of widths are asked for beside it"
+        raise PlanError(msg, hint="leave out the plan to decide anew, or the shares")
+    if not given.widths:
+        return {}
+    if not isinstance(place, Path):
+        msg = "the plan cuts widths, and their weights lie beside its file"
+        raise PlanError(msg, hint="give the path of plan.json, with widths.npz in the same folder")
+    return read_arrays(place.parent / WIDTHS, given.widths_sha256)
 
 
 def _given_plan(plan: Path | Plan | None) -> Plan | None:

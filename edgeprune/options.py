@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from edgeprune.core.errors import PlanError
-from edgeprune.core.plan import Option, PassSpec, Precision, Restore
+from edgeprune.core.plan import Option, PassSpec, Precision, Restore, WidthKind
 
 AUTO = "auto"
 DriftMetric: TypeAlias = Literal["cosine", "kl", "top1_agreement", "relative_error", "correlation", "mean_abs_error"]
@@ -22,6 +22,9 @@ class Options:
     Attributes:
         strategy: name of a token-reduction strategy, or 'auto' to try several on the data and take the best.
         strategy_options: options of that strategy by name.
+        mlp_keep: share of the MLPs' channels that stays, averaged over the blocks; None leaves them as they are.
+        heads_keep: share of the attention heads that stays.
+        head_size_keep: share of the coordinates that stays of every head, by rotation.
         output_tokens: patch tokens that leave by outputs of one row a token, as a count (int) or a share (float): such
             outputs get shorter, and a further one, `kept_indices`, names the patches. None leaves outputs as they are.
         output_strategy: how those are chosen; 'auto' takes `strategy` where one is named, else one by rule.
@@ -55,6 +58,9 @@ class Options:
 
     strategy: str = AUTO
     strategy_options: dict[str, Option] = field(default_factory=dict)
+    mlp_keep: float | None = None
+    heads_keep: float | None = None
+    head_size_keep: float | None = None
     output_tokens: int | float | None = None
     output_strategy: str = AUTO
     output_options: dict[str, Option] = field(default_factory=dict)
@@ -92,11 +98,23 @@ class Options:
             ("threads", self.threads, 0),
         ):
             _check_at_least(name, value, low)
+        for kind, share in self.width_shares.items():
+            _check_share(kind, share)
         _check_output_tokens(self.output_tokens)
         for metric in self.max_drift:
             _check_metric(metric)
         for name, shape in self.inputs.items():
             _check_shape(name, shape)
+
+    @property
+    def width_shares(self) -> dict[WidthKind, float]:
+        """The shares of widths that were asked for."""
+        asked: dict[WidthKind, float | None] = {
+            "mlp": self.mlp_keep,
+            "heads": self.heads_keep,
+            "head-size": self.head_size_keep,
+        }
+        return {kind: share for kind, share in asked.items() if share is not None}
 
     def precision_for(self, targets: tuple[str, ...]) -> Precision:
         """Precision of the engine for these targets, with the default decided."""
@@ -119,6 +137,13 @@ def _check_output_tokens(value: float | None) -> None:
         return
     msg = f"`output_tokens` is {value:g}, expected a count of 1 or more, or a share above 0 and at most 1"
     raise PlanError(msg, hint="for example --output-tokens 144, or --output-tokens 0.25")
+
+
+def _check_share(kind: str, share: float) -> None:
+    if not 0 < share <= 1:
+        name = f"{kind.replace('-', '_')}_keep"
+        msg = f"`{name}` is {share:g}, expected a share above 0 and at most 1"
+        raise PlanError(msg, hint=f"for example --{kind}-keep 0.8")
 
 
 def _check_metric(metric: str) -> None:

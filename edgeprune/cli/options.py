@@ -74,6 +74,12 @@ budget_options = together(
     option("--macs", type=float, help="Share of the whole model's MACs to keep, in (0, 1]."),
 )
 
+width_options = together(
+    option("--mlp-keep", type=float, help="Share of the MLPs' channels to keep, over all blocks, in (0, 1]."),
+    option("--heads-keep", type=float, help="Share of the attention heads to keep; costs more than the other two."),
+    option("--head-size-keep", type=float, help="Share of every head's coordinates to keep, by rotation."),
+)
+
 decision_options = together(
     option("--strategy", "-s", default=DEFAULTS.strategy, show_default=True, help="Strategy by name, or auto."),
     option(
@@ -130,6 +136,11 @@ def make_options(given: Mapping[str, Any], *, command: Iterable[str] = ()) -> Op
     tables = ("inputs", "max_drift", "strategy_options", "output_options")
     settings: dict[str, Any] = {name: dict(value) if name in tables else value for name, value in given.items()}
     return Options(**settings, command=tuple(command))
+
+
+def widths_asked(given: Mapping[str, Any]) -> bool:
+    """Whether any share of a width was given."""
+    return any(given[name] is not None for name in ("mlp_keep", "heads_keep", "head_size_keep"))
 
 
 def require_one(**budgets: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from edgeprune.core.plan import Option
+from edgeprune.core.plan import Option, WidthKind
 from edgeprune.core.refusals import Refusal
 
 LatencyKind: TypeAlias = Literal["measured", "modelled"]
@@ -71,6 +71,36 @@ class Exactness:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WidthReport:
+    """What was cut of one width, and what it cost there.
+
+    Attributes:
+        kind: MLP channels, heads, or head size.
+        block: index of the block.
+        number: tells apart several of one kind in a block.
+        keep: units that stay.
+        of: units that there were.
+        method: how the weights that stay were changed.
+        ridge: of the regression, as a share of the mean variance; None where there was none.
+        error: squared error of the output that the units make, over its variance, on held-out samples; for head sizes
+            no less than what the logits lose.
+        untouched: the same if the units were taken out and nothing was solved; None for head sizes.
+        reason: why not every weight was solved anew; empty where all were.
+    """
+
+    kind: WidthKind
+    block: int
+    number: int
+    keep: int
+    of: int
+    method: str
+    ridge: float | None
+    error: float
+    untouched: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
     """All proofs of one compile. None where it was not run (no data, or nothing to prove)."""
 
@@ -78,6 +108,7 @@ class Validation:
     samples: int
     identity: bool | None = None
     exactness: Exactness | None = None
+    widths: Exactness | None = None
     drift: dict[str, Drift] = field(default_factory=dict)
 
 

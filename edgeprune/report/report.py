@@ -15,6 +15,7 @@ from edgeprune.core.results import (
     ModelFacts,
     TokenMap,
     Validation,
+    WidthReport,
     WorstSample,
 )
 from edgeprune.report.checked import LoweringProof
@@ -65,6 +66,7 @@ class Report:
         plan: the whole decision; the same as `plan.json`.
         validation: proofs, and drift on data.
         engines: one for each target that an engine was asked for.
+        widths: what was cut of each width, and what it cost there; empty for a plan that was given.
         latency: dense against pruned; each says whether it was measured or modelled.
         lowerings: one a runtime that the graph was written for: the same numbers as the compiled graph's.
         blocks: tokens and MACs of each block, dense against pruned.
@@ -84,6 +86,7 @@ class Report:
     strategy: StrategyReport
     plan: Plan
     validation: Validation
+    widths: tuple[WidthReport, ...] = ()
     engines: tuple[EngineBuild, ...] = ()
     latency: tuple[Latency, ...] = ()
     lowerings: tuple[LoweringProof, ...] = ()

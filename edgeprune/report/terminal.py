@@ -10,7 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeprune.core.refusals import Refusal
-from edgeprune.core.results import Candidate, Drift, EngineBuild, Exactness, Latency, ModelFacts, Validation
+from edgeprune.core.results import (
+    Candidate,
+    Drift,
+    EngineBuild,
+    Exactness,
+    Latency,
+    ModelFacts,
+    Validation,
+    WidthReport,
+)
 from edgeprune.report.judging import engine_words, known_as, model_miss
 from edgeprune.report.report import Report, ValidationReport
 from edgeprune.report.verdict import chosen_candidate, verdict_of
@@ -30,6 +39,7 @@ def render_report(report: Report) -> RenderableType:
         _facts(_gains(report)),
         "",
         *_drift(report.validation.drift),
+        *_widths(report.widths),
         *_candidates(report.strategy.candidates, chosen_candidate(report.strategy)),
         *_engines(report.engines),
         *render_notes(report.refusals, others),
@@ -104,6 +114,8 @@ def _proofs(validation: Validation) -> list[tuple[str, str | Text]]:
         rows.append(("identity", _yes(good=validation.identity, yes="bit for bit", no="NOT the dense model's outputs")))
     if validation.exactness is not None:
         rows.append(("exactness", _exact(validation.exactness)))
+    if validation.widths is not None:
+        rows.append(("widths, exactness", _exact(validation.widths)))
     if not validation.drift:
         rows.append(("drift", "not measured: no data"))
     for output, drift in validation.drift.items():
@@ -155,6 +167,16 @@ def _drift(drifts: dict[str, Drift]) -> Iterator[RenderableType]:
             small(drift.correlation),
         )
         made.add_row(output, drift.worst_sample, *numbers)
+    yield made
+
+
+def _widths(widths: Sequence[WidthReport]) -> Iterator[RenderableType]:
+    if not widths:
+        return
+    made = table("Widths cut", "width", "weights", "block", "kept", "held-out error", "without solving", left=2)
+    for row in widths:
+        error = small(row.error), "-" if row.untouched is None else small(row.untouched)
+        made.add_row(row.kind, row.method, str(row.block), f"{row.keep} of {row.of}", *error)
     yield made
 
 

@@ -190,7 +190,9 @@ def _speed(rows: Sequence[Latency]) -> Finding:
 
 
 def _proof(validation: Validation) -> Finding:
-    identity, exactness = validation.identity, validation.exactness
+    identity, exactness = validation.identity, validation.exactness or validation.widths
+    failed = validation.widths is not None and not validation.widths.passed
+    exactness = validation.widths if failed else exactness
     if identity is False:
         words = "with all tokens kept, the outputs are NOT the dense model's"
         return Finding(name="proof", figure="FAILED", words=words, tone="bad")

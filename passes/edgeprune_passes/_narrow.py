@@ -49,7 +49,7 @@ def put_solved(model: ir.Model, group: WidthGroup, arrays: Arrays) -> None:
             _set_weight(model, linear, weight)
         if bias is not None:
             _check(f"{group.name}/{role}.bias", bias.shape, (linear.weight.shape[1],))
-            _set_bias(model, linear, bias)
+            put_bias(model, linear, bias)
 
 
 def roles(group: WidthGroup) -> list[tuple[str, Linear]]:
@@ -72,7 +72,7 @@ def _set_weight(model: ir.Model, linear: Linear, array: np.ndarray) -> None:
     linear.node.replace_input_with(1, clone_constant(model, old, new))
 
 
-def _set_bias(model: ir.Model, linear: Linear, array: np.ndarray) -> None:
+def put_bias(model: ir.Model, linear: Linear, array: np.ndarray) -> None:
     """Write the bias where it stands, or give the product one."""
     holder, array = linear.adder or linear.node, array.astype(linear.weight.dtype)
     if linear.bias_index is not None:

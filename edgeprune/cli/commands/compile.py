@@ -18,16 +18,19 @@ from edgeprune.cli.options import (
     require_one,
     run_options,
     shape_options,
+    width_options,
+    widths_asked,
 )
 from edgeprune.cli.output import show, show_json
 from edgeprune.cli.progress import progress_for
 from edgeprune.cli.state import general_options, state_of
 
 
-@click.command("compile", short_help="Compile a model to fewer tokens.")
+@click.command("compile", short_help="Compile a model to fewer tokens or narrower blocks.")
 @click.argument("model")
 @option("--out", "-o", type=click.Path(path_type=Path), required=True, help="Folder to write; whole or not at all.")
 @budget_options
+@width_options
 @option("--plan", type=click.Path(path_type=Path), help="Apply this plan.json instead of deciding.")
 @option("--trust-plan", is_flag=True, help="Run code that the plan names; only for plans whose origin is known.")
 @decision_options
@@ -52,12 +55,14 @@ def compile_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Compile MODEL, an ONNX file or a PyTorch source, to fewer tokens.
+    """Compile MODEL, an ONNX file or a PyTorch source, to fewer tokens or narrower blocks.
 
     A PyTorch source is timm:NAME, pkg.module:factory, or a .pt2 file. Give one of --keep, --macs and --plan;
-    or --output-tokens, alone or beside --keep or --macs.
+    or --output-tokens, alone or beside --keep or --macs; or --mlp-keep, --heads-keep and --head-size-keep, alone or
+    beside --keep.
     """
-    if given["output_tokens"] is None or plan is not None or (keep is not None and macs is not None):
+    alone = given["output_tokens"] is not None or widths_asked(given)
+    if not alone or plan is not None or (keep is not None and macs is not None):
         require_one(keep=keep, macs=macs, plan=plan)
     from edgeprune import api
 

@@ -15,6 +15,7 @@ from edgeprune.report.html.sections import (
     tokens_section,
     verdict_section,
 )
+from edgeprune.report.html.widths import widths_section
 from edgeprune.report.report import Report
 from edgeprune.report.verdict import verdict_of
 from edgeprune.report.words import title_of
@@ -39,6 +40,7 @@ def render_html(report: Report, folder: Path) -> str:
         blocks_section(report),
         drift_section(report, pictures),
         tokens_section(report, pictures),
+        *([widths] if (widths := widths_section(report)) is not None else []),
         strategies_section(report),
         engines_section(report),
         notes_section(report),
