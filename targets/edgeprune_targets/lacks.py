@@ -11,7 +11,6 @@ from edgeprune_targets._fusion import fusion_findings
 from edgeprune_targets._limits import limit_findings
 from edgeprune_targets._support import support_findings
 from edgeprune_targets.findings import SEVERITIES, Finding
-from edgeprune_targets.runtimes import runtime_for
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -44,12 +43,6 @@ def findings(
     if fused_attention:
         found += fusion_findings(model, runtime, target, precision or _precision_of(model))
     return tuple(sorted(_merged(found), key=lambda finding: SEVERITIES.index(finding.severity)))
-
-
-def lacks(model: ir.Model, target: Target) -> tuple[Finding, ...]:
-    """The errors among the findings for the runtime that a target is assumed to have."""
-    every = findings(model, runtime_for(target), target)
-    return tuple(finding for finding in every if finding.severity == "error")
 
 
 def _of_node(node: ir.Node, runtime: Runtime, target: Target) -> Iterator[Finding]:

@@ -180,7 +180,7 @@ def _merge(d: Draft, stream: ir.Value, scores: ir.Value, kept: int, rows: int) -
     return d.op("MatMul", matrix, stream, name="edgeprune/merge/0/stream"), log
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_encoder() -> Callable[..., ir.Model]:
     """`encoder`, see there."""
     return encoder

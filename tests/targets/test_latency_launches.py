@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 import pytest
+from support.rtx import build
 
 from edgeprune_targets.builders.plan_text import launches
-from edgeprune_targets.builders.tensorrt_rtx import build
 from edgeprune_targets.kernels import kernels_of
 from edgeprune_targets.precision import to_fp16
 from edgeprune_targets.profiles import load_target

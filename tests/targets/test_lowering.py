@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from support.rtx import build
 from support.surgery import canonical, reduce
 from support.tiny_torch import Spelling, example
 
@@ -18,7 +19,6 @@ from edgeprune.core.errors import ModelError
 from edgeprune_passes.canonicalize import Canonicalize
 from edgeprune_passes.registry import strategies
 from edgeprune_targets.attentions import count_attentions
-from edgeprune_targets.builders.tensorrt_rtx import build
 from edgeprune_targets.lacks import findings
 from edgeprune_targets.lowering import Lowered, lower
 from edgeprune_targets.profiles import load_target

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import pytest
+from support.rtx import build
 
-from edgeprune_targets.builders.tensorrt_rtx import build
 from edgeprune_targets.lacks import findings
 from edgeprune_targets.operators import numbers_of, operators
 from edgeprune_targets.profiles import load_target, target_names

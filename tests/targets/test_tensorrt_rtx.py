@@ -18,11 +18,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from support.rtx import build
 
 from edgeprune_targets.attentions import count_attentions, is_attention
 from edgeprune_targets.builders.manifest import read_manifest
-from edgeprune_targets.builders.plan_text import kernel_names, launches, unfused
-from edgeprune_targets.builders.tensorrt_rtx import RtxBuilder, build, count_fused_attentions
+from edgeprune_targets.builders.plan_text import count_fused_attentions, kernel_names, launches, unfused
+from edgeprune_targets.builders.tensorrt_rtx import RtxBuilder
 from edgeprune_targets.precision import to_fp16
 from edgeprune_targets.profiles import load_target
 
@@ -97,7 +98,7 @@ def test_garbage_and_absent_files_are_errors_not_exceptions(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("rtx")
 def test_a_build_past_its_time_is_an_error(tmp_path: Path) -> None:
-    (result,) = build(b"", [load_target("rtx-3090")], tmp_path, timeout_s=0.01)
+    (result,) = RtxBuilder(timeout_s=0.01).build(b"", [load_target("rtx-3090")], tmp_path, name="model")
     assert result.error == "TensorRT-RTX took longer than 0.01 s: allow more time or a smaller model"
     assert list(tmp_path.iterdir()) == []
 
@@ -113,9 +114,9 @@ def test_without_the_package_the_result_says_how_to_get_it(tmp_path: Path, monke
 _INTERRUPTED = """
 import sys
 from pathlib import Path
-from edgeprune_targets.builders.tensorrt_rtx import build
+from edgeprune_targets.builders.tensorrt_rtx import RtxBuilder
 from edgeprune_targets.profiles import load_target
-build(Path(sys.argv[1]), [load_target("rtx-3090")], Path(sys.argv[2]))
+RtxBuilder().build(Path(sys.argv[1]), [load_target("rtx-3090")], Path(sys.argv[2]), name="model")
 """
 
 

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from edgeprune_targets._profile_fields import RTX_CAPABILITIES
 from edgeprune_targets.builders._delivery import Order, build_all
-from edgeprune_targets.builders.plan_text import count_fused_attentions
 from edgeprune_targets.builders.protocol import UNKNOWN, Origin
 
 if TYPE_CHECKING:
     from edgeprune.core.results import EngineBuild
     from edgeprune_targets.profiles import Target
-
-__all__ = ["CAPABILITIES", "RtxBuilder", "build", "count_fused_attentions"]
-
-CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +36,11 @@ class RtxBuilder:
 
     def builds_for(self, target: Target) -> str | None:
         """Why no engine for `target` can come out of this machine, and what to do; None where it can."""
-        if target.compute_capability in CAPABILITIES:
+        if target.compute_capability in RTX_CAPABILITIES:
             return None
         return (
             f"TensorRT-RTX does not build for compute capability {target.compute_capability}, "
-            f"only for {', '.join(CAPABILITIES)}: build on the device with deploy/build.sh"
+            f"only for {', '.join(RTX_CAPABILITIES)}: build on the device with deploy/build.sh"
         )
 
     def build(
@@ -78,16 +74,3 @@ class RtxBuilder:
             timeout_s=self.timeout_s,
         )
         return build_all(order, model, targets, folder, lambda target: self.builds_for(target) or self.lacking())
-
-
-def build(
-    model: Path | bytes,
-    targets: Sequence[Target],
-    folder: Path,
-    *,
-    name: str = "model",
-    attentions: int | None = None,
-    timeout_s: float = 900.0,
-) -> list[EngineBuild]:
-    """Build with TensorRT-RTX; see `RtxBuilder.build`."""
-    return RtxBuilder(timeout_s).build(model, targets, folder, name=name, attentions=attentions)
