@@ -31,11 +31,11 @@ def render_latency(found: LatencyTable, *, blocks: bool = False) -> RenderableTy
 def _targets(found: LatencyTable) -> RenderableType:
     made = table(
         f"Latency, modelled ({found.precision}): {found.model}",
-        "target", "modelled p50 ms", "80 % interval", "against first", "bound by", "kernels",
+        "target", "modelled p50 ms", "80 % interval", "time, first = 1", "bound by", "kernels",
     )  # fmt: skip
     for row in found.rows:
         one = row.estimate
-        numbers = (f"{one.p50_ms:.3f}", _interval(one.interval), times(row.against_first), _bound(one))
+        numbers = (f"{one.p50_ms:.3f}", _interval(one.interval), f"{row.against_first:.2f}", _bound(one))
         made.add_row(one.target, *numbers, str(one.kernels))
     return made
 

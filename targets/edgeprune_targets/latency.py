@@ -176,8 +176,8 @@ def _bound(timed: Sequence[_Timed], start_us: float) -> Bound:
 
 _CONFIDENCE = {
     "device": "this device was measured with other models",
-    "architecture": "no measured row of this device, but of its architecture: interval widened",
-    "none": "no measured row of this architecture: interval widened",
+    "architecture": "no measured row of this device in this mode, but of its architecture: interval widened",
+    "none": "no TensorRT timing of this architecture in the fit: interval widened",
     "family": "no measured model of this kind: interval widened",
 }
 

@@ -164,7 +164,10 @@ def read_measured(path: Path) -> Measured:
         raw = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror or error}"
-        raise TargetError(msg, hint="give the measured.json that ./bench.sh wrote on the device") from error
+        raise TargetError(
+            msg,
+            hint="give the measured.json that ./bench.sh wrote on the device, or what `edgeprune bench -o` wrote here",
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         msg = f"{path} is not JSON: {error}"
         raise TargetError(msg, hint=_AGAIN) from error
@@ -183,7 +186,10 @@ def read_measured(path: Path) -> Measured:
 def _check_kind(raw: Any, path: Path) -> None:
     if not isinstance(raw, dict) or raw.get("kind") != "measured":
         msg = f"{path} is no measurement: expected a JSON object with `kind` measured"
-        raise TargetError(msg, hint="give the measured.json that ./bench.sh wrote on the device")
+        raise TargetError(
+            msg,
+            hint="give the measured.json that ./bench.sh wrote on the device, or what `edgeprune bench -o` wrote here",
+        )
     if raw.get("schema") != SCHEMA:
         msg = f"{path} has schema {raw.get('schema')}, expected {SCHEMA}: `schema`"
         raise TargetError(msg, hint="measure with a bundle of this version of edgeprune")

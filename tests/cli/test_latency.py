@@ -35,7 +35,7 @@ def test_a_line_a_target_and_the_word_modelled(capfd):
     assert names == ["rtx-4090", "jetson-orin-nano-8gb", "t4"]
     assert "Latency, modelled (fp16)" in out
     assert "modelled, not measured" in out
-    assert "rtx-4090: no measured row of this architecture: interval widened" in " ".join(out.split())
+    assert "rtx-4090: no TensorRT timing of this architecture in the fit: interval widened" in " ".join(out.split())
 
 
 def test_json_says_modelled_and_the_interval_holds_the_median(capfd):
