@@ -50,7 +50,7 @@ class Contender:
 
     def specs(self) -> tuple[TensorSpec, ...]:
         """Its inputs, in the order of their names."""
-        return tuple(sorted((_spec(value) for value in self.model.graph.inputs), key=lambda spec: spec.name))
+        return tuple(sorted((TensorSpec.of(value) for value in self.model.graph.inputs), key=lambda spec: spec.name))
 
     def outputs(self) -> tuple[str, ...]:
         """Names of its outputs, in the order of the graph."""
@@ -174,8 +174,3 @@ def _noise(specs: tuple[TensorSpec, ...], seed: int) -> Feed:
         shape, dtype = tuple(size or 1 for size in spec.shape), np.dtype(spec.dtype)
         feed[spec.name] = chance.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
     return feed
-
-
-def _spec(value: ir.Value) -> TensorSpec:
-    kind = value.dtype.numpy().name if value.dtype is not None else "float32"
-    return TensorSpec(str(value.name), static_shape(value) or (), kind)

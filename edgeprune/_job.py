@@ -18,7 +18,6 @@ from edgeprune._structuring import Structure
 from edgeprune._width_proof import prove_widths
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
-from edgeprune.core.graph import static_shape
 from edgeprune.core.plan import plan_to_json
 from edgeprune.core.recognition import recognize
 from edgeprune.core.results import Validation
@@ -75,7 +74,7 @@ class Job:
     def data(self) -> Dataset | None:
         """All samples, opened once."""
         if self._data is None and self.options.data is not None:
-            specs = [_spec(value) for value in self.loaded.dense.graph.inputs]
+            specs = [TensorSpec.of(value) for value in self.loaded.dense.graph.inputs]
             preprocess = load_preprocess(self.options.preprocess)
             self._data = open_dataset(
                 self.options.data, specs, preprocess=preprocess, samples=self.options.samples, seed=self.options.seed
@@ -253,11 +252,6 @@ class Job:
         if report.plan.widths:
             (folder / WIDTHS).write_bytes(arrays_to_bytes(self.bench.arrays))
         return Delivery(graphs, self.targets, self.parts()[1], self.options, self.progress).write(folder, report)
-
-
-def _spec(value: ir.Value) -> TensorSpec:
-    kind = value.dtype.numpy().name if value.dtype is not None else "float32"
-    return TensorSpec(str(value.name), static_shape(value) or (), kind)
 
 
 def _slower(row: Latency) -> str:

@@ -29,12 +29,23 @@ def output_folder(out: Path, *, force: bool) -> Iterator[Path]:
             made = Path(scratch) / "new"
             made.mkdir()
             yield made
-            if out.exists():
-                out.rename(Path(scratch) / "old")
-            made.rename(out)
+            _take_place(made, out, Path(scratch) / "old")
     except OSError as error:
         msg = f"cannot write {out}: {error.strerror or error}"
         raise EdgepruneError(msg, hint="free some space, or choose another folder with -o") from error
+
+
+def _take_place(made: Path, out: Path, aside: Path) -> None:
+    """Move `made` to `out`; what was there goes aside, and comes back if that fails."""
+    if not out.exists():
+        made.rename(out)
+        return
+    out.rename(aside)
+    try:
+        made.rename(out)
+    except BaseException:
+        aside.rename(out)
+        raise
 
 
 def check_free(out: Path, *, force: bool) -> None:

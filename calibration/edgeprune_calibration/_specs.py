@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.core.errors import DataError
+from edgeprune.core.graph import static_shape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -26,6 +30,12 @@ class TensorSpec:
     name: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
+
+    @classmethod
+    def of(cls, value: ir.Value) -> TensorSpec:
+        """That of an input or output of a graph with static shapes."""
+        kind = value.dtype.numpy().name if value.dtype is not None else "float32"
+        return cls(str(value.name), static_shape(value) or (), kind)
 
     @property
     def sample_shape(self) -> tuple[int | None, ...]:
