@@ -55,12 +55,14 @@ class MaskedDense:
         shapes: of its values.
         batch: samples in one run.
         tokens: length of the dense sequence, prefix tokens included.
+        leaving: a cut's value that is itself a graph output, which is to give the merged stream; empty for none.
     """
 
     model: ir.Model
     shapes: Shapes
     batch: int
     tokens: int
+    leaving: str = ""
     fed: dict[_Fed, ir.Value] = field(default_factory=dict)
     mixes: dict[int, str] = field(default_factory=dict)
 
@@ -170,6 +172,16 @@ class MaskedDense:
         self.model.graph.insert_after(producer, nodes)
         for node, position in uses:
             node.replace_input_with(position, nodes[-1].outputs[0])
+        if value.name == self.leaving:
+            self._leave(value, nodes[-1].outputs[0])
+
+    def _leave(self, value: ir.Value, merged: ir.Value) -> None:
+        """Let a graph output be the merged stream, by the old name."""
+        for i, output in enumerate(self.model.graph.outputs):
+            if output is value:
+                self.model.graph.outputs[i] = merged
+        value.name, merged.name = f"oracle/whole/{value.name}", value.name
+        merged.type = value.type
 
     def _feed(self, cut: int, shape: tuple[int, ...], axis: int, kind: str, *, whole: bool) -> ir.Value:
         import onnx_ir as ir

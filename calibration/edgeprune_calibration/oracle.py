@@ -143,7 +143,9 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
     streams = [cut.at for cut in task.cuts] if taps else []
     names = [*(comparison.dense for comparison in compared), *(tap.dense for tap in taps), *streams]
     copy = _exposed(task.dense, names)
-    masked = MaskedDense(copy, shapes[0], _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens), task.tokens)
+    batch = _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens)
+    leaving = task.cuts[-1].at if task.plan.output is not None and last.is_graph_output() else ""
+    masked = MaskedDense(copy, shapes[0], batch, task.tokens, leaving)
     masks = masked.place([_find(copy, cut.at) for cut in task.cuts], [bool(cut.merge) for cut in task.cuts])
     if masks == 0 and task.plan.cuts:
         msg = f"no attention over {task.tokens} tokens was found after block {task.cuts[0].block}"

@@ -60,15 +60,17 @@ def find_readout(model: ir.Model, found: Recognition) -> ReadOut | Refusal:
     last = max((i for i, value in enumerate(chain) if is_residual(stream.flow, value)), default=None)
     if last is None:
         return Refusal(RefusalCode.NO_READ_OUT, "no residual Add passes all tokens to the outputs", _names(outputs))
-    value = _last_whole(chain[last:], found)
-    reached = {node: downstream(node.outputs) | {node} for node in consumers(value)}
     ends = {output.producer() for output in outputs}
-    users = tuple(node for node, behind in reached.items() if behind & ends)
-    after = set().union(*(reached[node] for node in users))
-    attended = [a.softmax for block in found.blocks for a in block.attentions]
-    if after.intersection(attended):
+    attended = {a.softmax for block in found.blocks for a in block.attentions}
+    late = [value for value in chain[last:] if not _towards(value, ends)[1] & attended]
+    if not late:
         reason = "tokens leave from several blocks; only those that leave behind the last one can be chosen"
         return Refusal(RefusalCode.NO_READ_OUT, reason, _names(outputs))
+    if not _is_whole(stream.flow.labels[late[0]], stream.tokens):
+        reason = "several layers are joined behind their class tokens, and no value holds all tokens of them"
+        return Refusal(RefusalCode.NO_READ_OUT, reason, (name_of(late[0]),))
+    value = _last_whole(late, found)
+    users, after = _towards(value, ends)
     refusal = _reads_all(nodes, value, after, found)
     if refusal is not None:
         return refusal
@@ -77,6 +79,13 @@ def find_readout(model: ir.Model, found: Recognition) -> ReadOut | Refusal:
     return ReadOut(
         value, block, tuple(outputs), users, tuple(node for node in nodes if node in after and _weighs(node))
     )
+
+
+def _towards(value: ir.Value, ends: set[ir.Node | None]) -> tuple[tuple[ir.Node, ...], set[ir.Node]]:
+    """The users of a value on the way to the outputs' nodes, and all nodes that depend on these users."""
+    reached = {node: downstream(node.outputs) | {node} for node in consumers(value)}
+    users = tuple(node for node, behind in reached.items() if behind & ends)
+    return users, set().union(*(reached[node] for node in users))
 
 
 def _last_whole(values: Sequence[ir.Value], found: Recognition) -> ir.Value:

@@ -11,7 +11,7 @@ from edgeprune.core.errors import PlanError
 from edgeprune.core.flow.labels import Resize
 from edgeprune.core.graph import PREFIX, static_shape
 from edgeprune.core.readout import KEPT_INDICES, ReadOut, find_readout
-from edgeprune.core.tape import Tape
+from edgeprune.core.tape import Tape, fresh_name
 from edgeprune_passes._cut import propagate, relabel, replace_input
 from edgeprune_passes._layout import from_stream, to_stream
 from edgeprune_passes._rows import gather_rows, merged_rows
@@ -72,7 +72,7 @@ def cut_output(model: ir.Model, found: Recognition, readout: ReadOut, cut: Outpu
     strategy = make_strategy(cut.strategy)
     _check(readout, found, strategy, cut, state)
     label = relabel(stream.flow.labels[value], state.tokens)
-    entry = min(readout.users, key=list(model.graph).index)
+    entry = min(readout.users, key=list(model.graph).index, default=None)
     tape = Tape(model, before=entry, prefix=OUTPUT)
     before = to_stream(tape, value, label, stream.batch)
     patches = state.tokens - stream.prefix
@@ -94,9 +94,19 @@ def cut_output(model: ir.Model, found: Recognition, readout: ReadOut, cut: Outpu
     new = from_stream(tape, kept, label, stream.batch)
     for user in readout.users:
         replace_input(user, value, new)
+    if value.is_graph_output():
+        _take_over(model, value, new)
     _tell(model, tape, [*state.indices, selection.index], stream.prefix)
     resize = Resize(state.tokens, stream.prefix + cut.keep, stream.prefix)
     propagate(model, {new: label}, resize, selection.index, batch=stream.batch, prefix=OUTPUT)
+
+
+def _take_over(model: ir.Model, value: ir.Value, new: ir.Value) -> None:
+    """Let the shorter stream be the graph output that the whole one was, by its name."""
+    for i, output in enumerate(model.graph.outputs):
+        if output is value:
+            model.graph.outputs[i] = new
+    value.name, new.name = fresh_name(model, f"{value.name}/whole"), value.name
 
 
 def _check(readout: ReadOut, found: Recognition, strategy: Strategy, cut: OutputCut, state: State) -> None:

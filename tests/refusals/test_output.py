@@ -51,6 +51,11 @@ def test_a_classifier_has_no_read_out():
     assert words == "no-read-out: no output has one row a patch token, as a language model is given them"
 
 
+def test_layers_joined_behind_their_class_tokens_are_refused():
+    words = refusal(canonical(Tower(layers=2, blocks=4)))
+    assert words.startswith("no-read-out: several layers are joined behind their class tokens, and no value holds all")
+
+
 def test_taps_of_several_blocks_are_refused():
     words = refusal(other(Spelling(head="states"), 1))
     assert words.startswith("no-read-out: tokens leave from several blocks; only those that leave behind the last one")

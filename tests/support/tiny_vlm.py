@@ -23,13 +23,16 @@ SCALE = (WIDTH // HEADS) ** -0.5
 class Tower:
     """Which tower. kind: clip (class token; read before the last block, class token dropped) or siglip (none; read
     behind the last LayerNorm). projector: mlp, linear, none, shuffle (2x2 pixel shuffle), merger (patch merger in a
-    row), pool (2x2 average), gated (two products, multiplied). `dead`: the last block stays in the graph. `pooled`: a
-    second output, of the class token or a mean.
+    row), pool (2x2 average), gated (two products, multiplied), flat (linear over tokens of all samples in one axis).
+    layers: how many last layers are joined along the features. `bare`: no norm. `dead`: the last block stays in the
+    graph. `pooled`: a second output, of the class token or a mean.
     """
 
     kind: str = "clip"
     projector: str = "mlp"
     blocks: int = 3
+    layers: int = 1
+    bare: bool = False
     dead: bool = False
     pooled: str = ""
 
@@ -68,7 +71,7 @@ class Vlm(nn.Module):
         self.place = nn.Parameter(torch.randn(1, ROWS * COLUMNS + tower.prefix, WIDTH))
         self.blocks = nn.ModuleList(Block() for _ in range(tower.blocks))
         self.norm = nn.LayerNorm(WIDTH)
-        wide = WIDTH * {"shuffle": 4, "merger": 2}.get(tower.projector, 1)
+        wide = WIDTH * {"shuffle": 4, "merger": 2}.get(tower.projector, 1) * tower.layers
         self.first, self.second = nn.Linear(wide, LANGUAGE), nn.Linear(LANGUAGE, LANGUAGE)
         self.gate = nn.Linear(wide, LANGUAGE)
         self.seen: Tensor | None = None
@@ -79,16 +82,20 @@ class Vlm(nn.Module):
             x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
         x = x + self.place
         read = self.t.blocks - (self.t.kind == "clip")
+        states = []
         for block in self.blocks[:read]:
             x = block(x)
+            states.append(x[:, self.t.prefix :] if self.t.layers > 1 and self.t.prefix else x)
         last = x
         if self.t.dead:
             for block in self.blocks[read:]:
                 last = block(last)
-        if self.t.kind == "siglip":
+        if self.t.layers > 1:
+            x = torch.cat(states[-self.t.layers :], -1)
+        elif self.t.kind == "siglip" and not self.t.bare:
             x = self.norm(x)
         self.seen = x
-        left = self.project(x[:, self.t.prefix :])
+        left = self.project(x if self.t.layers > 1 else x[:, self.t.prefix :])
         if self.t.pooled:
             return left, last[:, 0] if self.t.pooled == "class" else left.mean(1)
         return left
@@ -104,6 +111,8 @@ class Vlm(nn.Module):
         if self.t.projector == "pool":
             grid = x.transpose(1, 2).reshape(B, WIDTH, ROWS, COLUMNS)
             x = nn.functional.avg_pool2d(grid, 2).flatten(2).transpose(1, 2)
+        if self.t.projector == "flat":
+            return self.first(x.reshape(-1, x.shape[-1])).reshape(B, -1, LANGUAGE)
         if self.t.projector == "gated":
             return self.second(self.first(x) * torch.sigmoid(self.gate(x)))
         x = self.first(x)
