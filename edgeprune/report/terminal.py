@@ -26,6 +26,7 @@ from edgeprune.report.verdict import chosen_candidate, verdict_of
 from edgeprune.report.words import count, leaving, of_dense, percent, runs, small, times
 
 LOUD = "bold red"
+_METHODS = "; "  # between the parts of a method
 
 
 def render_report(report: Report) -> RenderableType:
@@ -40,7 +41,7 @@ def render_report(report: Report) -> RenderableType:
         "",
         *_drift(report.validation.drift),
         *_widths(report.widths),
-        *_candidates(report.strategy.candidates, chosen_candidate(report.strategy)),
+        *_candidates(report.strategy.candidates, chosen_candidate(report)),
         *_engines(report.engines),
         *render_notes(report.refusals, others),
     )
@@ -91,7 +92,7 @@ def _gains(report: Report) -> list[tuple[str, str | Text]]:
         ("keep", f"{budget.keep:.3f} of the patch-token work, {budget.macs:.3f} of the MACs{asked}"),
         *_proofs(report.validation),
         *_engine_rows(report.engines),
-        *((f"latency, {row.kind}", _speed(row)) for row in report.latency),
+        *_speeds(report.latency),
         *(
             ("latency, model", f"{row.target}: {miss}")
             for row in report.latency
@@ -148,9 +149,19 @@ def _engine_rows(engines: Sequence[EngineBuild]) -> Iterator[tuple[str, str | Te
         yield f"engine {engine.target}", Text(words, style=styles[tone])
 
 
-def _speed(row: Latency) -> str:
-    took = f"{row.dense_p50_ms:.3f} -> {row.pruned_p50_ms:.3f} ms p50, {times(row.speedup)}, {known_as(row)}"
-    return f"{row.target}: {took}" + (f" ({row.method})" if row.method else "")
+def _speeds(latency: Sequence[Latency]) -> Iterator[tuple[str, str]]:
+    """A line a row, and once for all what their methods have in common."""
+    modelled = [row.method.split(_METHODS) for row in latency if row.kind == "modelled"]
+    shared = (
+        [part for part in modelled[0] if part and all(part in parts for parts in modelled)] if len(modelled) > 1 else []
+    )
+    for row in latency:
+        own = [part for part in row.method.split(_METHODS) if row.kind == "measured" or part not in shared]
+        took = f"{row.dense_p50_ms:.3f} -> {row.pruned_p50_ms:.3f} ms p50, {times(row.speedup)}, {known_as(row)}"
+        method = _METHODS.join(own)
+        yield f"latency, {row.kind}", f"{row.target}: {took}" + (f" ({method})" if method else "")
+    if shared:
+        yield "modelled by", _METHODS.join(shared)
 
 
 def _drift(drifts: dict[str, Drift]) -> Iterator[RenderableType]:
@@ -183,7 +194,9 @@ def _widths(widths: Sequence[WidthReport]) -> Iterator[RenderableType]:
 def _candidates(candidates: Sequence[Candidate], chosen: str) -> Iterator[RenderableType]:
     if not candidates:
         return
-    made = table("Strategies tried", "strategy", "MACs", "score", "KL", "same class", "cosine")
+    made = table(
+        "Strategies tried, on the samples that decide", "strategy", "MACs", "score", "KL", "same class", "cosine"
+    )
     for candidate in candidates:
         mark = " *" if candidate.name == chosen and candidate.refused is None else ""
         made.add_row(candidate.name + mark, *_candidate_numbers(candidate))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edgeprune.core.results import Drift, EngineBuild, Latency, Validation
 from edgeprune.report.judging import Tone, engine_words, headline, known_as, sure_gain
-from edgeprune.report.report import Report, StrategyReport
+from edgeprune.report.report import Report
 from edgeprune.report.words import between, listed, percent, samples_words, small, times
 
 # What JSON holds for a drift without end, and anything near it.
@@ -93,11 +93,13 @@ def main_drift(validation: Validation) -> tuple[str, Drift] | None:
     return next(iter(with_classes or validation.drift.items()), None)
 
 
-def chosen_candidate(strategy: StrategyReport) -> str:
-    """Name of the candidate that was taken: the searched schedule of the strategy where there was a search."""
+def chosen_candidate(report: Report) -> str:
+    """Name of the candidate that was taken: with its restore where some were tried, and searched where that was."""
+    strategy = report.strategy
     names = [candidate.name for candidate in strategy.candidates if candidate.refused is None]
-    searched = f"{strategy.name}, searched"
-    return searched if searched in names else strategy.name
+    restored = f"{strategy.name}, {report.plan.restore}"
+    likely = (f"{restored}, searched", f"{strategy.name}, searched", restored)
+    return next((name for name in likely if name in names), strategy.name)
 
 
 def is_broken(drift: Drift) -> bool:

@@ -48,6 +48,16 @@ def test_every_latency_says_where_it_comes_from(report):
             assert "measured" in line or "modelled" in line
 
 
+def test_a_method_that_rows_share_is_said_once(report):
+    one = next(row for row in report.latency if row.kind == "modelled")
+    rows = [replace(one, method=f"roofline; fitted; {word}") for word in ("seen", "never seen")]
+    text = shown(render_report(replace(report, latency=tuple(rows))))
+    assert text.count("roofline") == 1
+    assert line_of(text, "modelled by").split(maxsplit=2)[2] == "roofline; fitted"
+    assert "modelled (seen)" in text
+    assert "modelled (never seen)" in text
+
+
 def test_lost_fusion_is_loud(report):
     lost = replace(report, engines=(replace(report.engines[0], fused_attentions=2),))
     assert "LOST FUSED ATTENTION: 2 of 12 attentions fused" in shown(render_report(lost))

@@ -219,10 +219,19 @@ def test_the_model_is_held_against_the_clock():
 
 
 def test_the_searched_schedule_is_the_chosen_one(report):
-    assert chosen_candidate(report.strategy) == "tome"
+    assert chosen_candidate(report) == "tome"
     searched = replace(report.strategy.candidates[0], name="tome, searched")
     strategy = replace(report.strategy, candidates=(*report.strategy.candidates, searched))
-    assert chosen_candidate(strategy) == "tome, searched"
+    assert chosen_candidate(replace(report, strategy=strategy)) == "tome, searched"
+
+
+def test_the_pair_with_the_plan_s_restore_is_the_chosen_one(report):
+    names = ("tome, soft", "tome, nearest", "tome, soft, searched")
+    tried = [replace(report.strategy.candidates[0], name=name, refused=None) for name in names]
+    made = replace(report, plan=replace(report.plan, restore="soft"))
+    for count, chosen in ((2, "tome, soft"), (3, "tome, soft, searched")):
+        strategy = replace(report.strategy, name="tome", candidates=tuple(tried[:count]))
+        assert chosen_candidate(replace(made, strategy=strategy)) == chosen
 
 
 def test_words():

@@ -32,7 +32,7 @@ def strategies_section(report: Report) -> Markup:
         ("parameters", f"{count(report.model.params)} to {of_dense(report.pruned.params, report.model.params)}"),
     ]
     columns = ("strategy", "MACs", "score", "same class", "KL", "cosine", "correlation", "relative error")
-    rows = [_candidate_row(candidate, chosen_candidate(strategy)) for candidate in strategy.candidates]
+    rows = [_candidate_row(candidate, chosen_candidate(report)) for candidate in strategy.candidates]
     tried = table("Tried at the same budget, on the samples that decide; a lower score is better", columns, rows)
     return section(
         "strategies", "Strategies", facts(pairs), tried, note="how tokens were chosen, and what else was tried"
