@@ -85,7 +85,8 @@ class Workshop:
         lowered = self.lowerings.of(name, order.runtime, order.targets[0])
         job: dict[str, Any] = {
             "name": name if order.builder.name == "tensorrt-rtx" else f"{name}.{order.builder.name}",
-            "attentions": count_attentions(lowered.model),
+            # No runtime fuses attention in fp32, so that none can be lost.
+            "attentions": count_attentions(lowered.model) if self.lowerings.plan.precision == "fp16" else None,
             "origin": Origin(plan_sha256=self.plan_sha256, runtime=order.runtime.name, typing=order.runtime.typing),
         }
         device = find_device()

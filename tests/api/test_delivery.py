@@ -23,6 +23,7 @@ from edgeprune.core.errors import EdgepruneError, TargetError
 from edgeprune.core.plan import StrategySpec
 from edgeprune.core.progress import SILENT
 from edgeprune.options import Options
+from edgeprune.report.judging import engine_words
 from edgeprune_targets.profiles import load_target, load_targets
 
 DEMO = Path(__file__).parents[2] / "demo"
@@ -84,6 +85,15 @@ def test_attention_that_was_asked_to_stay_unfused_is_not_lost(made, tmp_path):
     assert _lost_fusion([replace(engine, attention_unfused=False)])
     (row,) = modelled(graphs["dense"], graphs["model"], load_targets("rtx-4090"), "fp16", fused_attention=False)
     assert "counts as fused here although" in row.method
+
+
+def test_fp32_loses_no_fused_attention_for_it_has_none(made, tmp_path):
+    graphs, plan = made
+    lowerings = Lowerings(graphs, replace(plan, precision="fp32"), None, 1)
+    (engine,) = Workshop(lowerings, (), "").build(load_targets("rtx-4090"), tmp_path, SILENT)
+    assert (engine.built, engine.attentions) == (True, None)
+    assert _lost_fusion([engine]) == []
+    assert engine_words(engine) == ("built; fused attentions not counted", "plain")
 
 
 def test_who_names_a_version_of_tensorrt_gets_no_engine_of_tensorrt_rtx():
