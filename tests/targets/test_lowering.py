@@ -164,6 +164,19 @@ def test_weak_typing_keeps_the_graph_in_fp32_and_names_what_must_stay() -> None:
     assert lowered(cut("cls-topk"), runtime, "fp32").fp32_layers == ()
 
 
+def test_names_that_would_break_the_list_of_trtexec_are_changed_and_stay_apart() -> None:
+    model = cut("cls-topk").clone()
+    top, *others = (node for node in model.graph if node.op_type in {"TopK", "LayerNormalization", "Softmax"})
+    top.name = "a:b"
+    others[0].name, others[1].name = "a,b", "a_b"
+    made = lowered(model, RUNTIMES[0], "fp16")
+    names = [node.name for node in made.model.graph]
+    assert len(set(names)) == len(names)
+    assert set(made.fp32_layers) <= set(names)
+    assert not set("".join(names)) & set(",:*\n")
+    assert {node.name for node in lowered(model, RUNTIMES[2], "fp16").model.graph} >= {"a:b", "a_b"}
+
+
 def test_layer_normalization_is_spelled_out_for_the_one_parser_without_it() -> None:
     for runtime in RUNTIMES:
         kinds = {node.op_type for node in lowered(cut("cls-topk"), runtime).model.graph}

@@ -102,8 +102,11 @@ def lower(
     rewrites["opset"] = to_common_opset
     changes = {name: rewrite(copy) for name, rewrite in rewrites.items()}
     RemoveUnusedNodesPass()(copy)  # constants that the rewrites left behind
+    held = runtime.typing == "weak" and precision == "fp16"
+    if held:
+        _rename_for_lists(copy)
     name_nodes(copy)
-    high = _fp32_layers(copy) if runtime.typing == "weak" and precision == "fp16" else ()
+    high = _fp32_layers(copy) if held else ()
     if runtime.typing == "strong" and precision == "fp16":
         turing_rtx = runtime.family == "tensorrt-rtx" and not target.fp32_products
         copy = to_fp16(copy, fp32_products=not turing_rtx)
