@@ -98,7 +98,7 @@ class Checker:
         return replace(
             blank,
             would_build=sound and (engine is None or engine.built),
-            findings=(*_of_engine(engine), *_of_proof(proof), *found, *_of_stand_in(stand_in)),
+            findings=(*_of_engine(engine), *_of_proof(proof), *found, *(_of_stand_in(stand_in) if sound else ())),
             opset=lowered.model.opset_imports.get(""),
             changes=lowered.changes,
             proof=proof,

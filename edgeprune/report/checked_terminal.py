@@ -38,10 +38,10 @@ def _facts(check: TargetCheck) -> Iterator[str]:
         scale = f"error {check.proof.max_abs_error:.1e} at scale {check.proof.max_abs_value:.1e}"
         yield f", lowered graph {'equal' if check.proof.passed else 'NOT EQUAL'} in ONNX Runtime ({scale})"
     engine = check.engine
-    if engine is not None and engine.built and engine.fused_attentions is not None:
+    if check.attentions and engine is not None and engine.built and engine.fused_attentions is not None:
         yield f", {engine.fused_attentions} of {check.attentions} attentions fused"
     other = check.stand_in
-    if other is not None and other.built:
+    if check.attentions and other is not None and other.built:
         fused = f"{other.fused_attentions} of {check.attentions} attentions fused"
         yield f", {fused} by TensorRT-RTX for a related GPU"
     if check.not_tried:

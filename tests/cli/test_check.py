@@ -136,6 +136,16 @@ def test_what_only_a_stand_in_refuses_is_a_warning(tmp_path: Path, capfd: pytest
     assert "TensorRT-RTX does not build it for compute capability 8.6" in check.findings[-1].reason
 
 
+@needs_rtx
+def test_a_stand_in_has_no_say_beside_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text, opset, words, says = GRAPHS["too many kept"]
+    model = write(tmp_path, text, opset)
+    code, report = checked(capfd, model, "--targets", *words)
+    assert (code, [finding.reason for finding in report.targets[0].findings]) == (1, [says])
+    run(["check", model, "--targets", *words])
+    assert "0 of 0 attentions" not in capfd.readouterr().out
+
+
 def test_one_target_of_two_is_enough_to_fail(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     text, opset, _, _ = GRAPHS["no static size"]
     code, report = checked(capfd, write(tmp_path, text, opset), "--targets", "jetson-orin,rtx-4090", "--no-build")
