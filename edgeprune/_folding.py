@@ -97,9 +97,13 @@ def _same_measurement(one: Latency, other: Latency) -> bool:
 
 
 def _deploy(folder: Path, target: str) -> Path | None:
-    """The bundle of a target: `deploy/` has its files, or a folder for each of several targets."""
-    places = (folder / "deploy" / target, folder / "deploy")
-    return next((place for place in places if (place / "model.onnx").is_file()), None)
+    """The bundle of a target: `deploy/` has its files, or a folder for each of several targets.
+
+    Found among the folders that are there, since `target` is whatever a file from outside says.
+    """
+    deploy = folder / "deploy"
+    places = [place for place in deploy.glob("*") if place.name == target]
+    return next((place for place in (*places, deploy) if (place / "model.onnx").is_file()), None)
 
 
 def _check_same(report: Report, measured: Measured, deploy: Path | None, path: Path) -> None:

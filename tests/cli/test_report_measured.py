@@ -12,7 +12,7 @@ import pytest
 from support.fake_device import jetson
 
 from edgeprune import api
-from edgeprune._folding import fold_measured
+from edgeprune._folding import _deploy, fold_measured
 from edgeprune.cli.main import run
 from edgeprune.core.results import Latency
 from edgeprune.options import Options
@@ -197,3 +197,14 @@ def test_what_bench_timed_of_another_model_is_refused(back, benched, tmp_path, c
     rewrite(strange, lambda data: data["models"][1].update(sha256="0" * 64))
     assert run(["report", str(back / "out"), "--measured", str(strange)]) == 1
     assert "its pruned model is another one" in capfd.readouterr().err
+
+
+def test_a_target_that_a_file_names_leads_nowhere_but_into_the_bundle(tmp_path):
+    (tmp_path / "out" / "deploy").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "model.onnx").write_bytes(b"")
+    for target in ("../../elsewhere", str(tmp_path / "elsewhere"), "..", "*", ""):
+        assert _deploy(tmp_path / "out", target) is None
+    (tmp_path / "out" / "deploy" / "rtx-4090").mkdir()
+    (tmp_path / "out" / "deploy" / "rtx-4090" / "model.onnx").write_bytes(b"")
+    assert _deploy(tmp_path / "out", "rtx-4090") == tmp_path / "out" / "deploy" / "rtx-4090"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from edgeprune.core.errors import TargetError
-from edgeprune_targets.builders import builder_for, driver, make_builder, tensorrt
+from edgeprune_targets.builders import builder_for, driver, make_builder, registry, tensorrt
 from edgeprune_targets.builders.driver import Device
 from edgeprune_targets.builders.manifest import read_manifest
 from edgeprune_targets.builders.onnx_runtime import OrtBuilder
@@ -141,3 +142,30 @@ def test_no_driver(monkeypatch):
         driver.Driver()
     assert caught.value.message == "no NVIDIA device here: the driver's library libcuda.so.1 is absent"
     assert caught.value.hint == "run it on a machine with an NVIDIA device and its driver"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message", "hint"),
+    [
+        (
+            "mine",
+            "gone:Mine",
+            "plug-in `mine` of edgeprune.builders (gone:Mine) failed: ModuleNotFoundError: No module named 'gone'",
+            "repair or uninstall the package that brings `mine`",
+        ),
+        (
+            "tensorrt",
+            "mine:Mine",
+            "two plug-ins of `edgeprune.builders` are named `tensorrt`: one is mine:Mine",
+            "uninstall one of the two packages",
+        ),
+    ],
+)
+def test_a_plug_in_that_is_broken_or_in_the_way(monkeypatch, name, value, message, hint):
+    point = EntryPoint(name=name, value=value, group=registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == registry.GROUP else [])
+    registry.builders.cache_clear()
+    with pytest.raises(TargetError) as caught:
+        make_builder("tensorrt-rtx")
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+    registry.builders.cache_clear()

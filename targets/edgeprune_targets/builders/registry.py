@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from edgeprune.core.errors import TargetError
@@ -27,7 +27,7 @@ def builders() -> dict[str, Builder]:
     """All builders by name, each with its defaults.
 
     Raises:
-        TargetError: if two plug-ins claim one name.
+        TargetError: if two plug-ins claim one name, or one is broken.
     """
     found: dict[str, Builder] = {}
     for name, path in _OWN.items():
@@ -37,8 +37,17 @@ def builders() -> dict[str, Builder]:
         if point.name in found:
             msg = f"two plug-ins of `{GROUP}` are named `{point.name}`: one is {point.value}"
             raise TargetError(msg, hint="uninstall one of the two packages")
-        found[point.name] = point.load()()
+        found[point.name] = _plugged(point)
     return found
+
+
+def _plugged(point: EntryPoint) -> Builder:
+    try:
+        builder: Builder = point.load()()
+    except Exception as error:  # a plug-in may fail in any way; the user is told which one it was
+        msg = f"plug-in `{point.name}` of {GROUP} ({point.value}) failed: {type(error).__name__}: {error}"
+        raise TargetError(msg, hint=f"repair or uninstall the package that brings `{point.name}`") from error
+    return builder
 
 
 def make_builder(name: str) -> Builder:
