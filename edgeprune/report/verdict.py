@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeprune.core.plan import Plan
 from edgeprune.core.results import Drift, EngineBuild, Latency, Validation
 from edgeprune.report.judging import Tone, engine_words, headline, known_as, sure_gain
 from edgeprune.report.report import Report
@@ -72,10 +73,12 @@ def verdict_of(report: Report) -> Verdict:
     """Judge a report by what it holds; what was not looked at is said to be unknown."""
     proof = _proof(report.validation)
     rows = headline(report.latency, report.plan.targets)
+    pace = _pace(rows, loud=report.plan.output is None)
     sentences = [
         "The proof FAILED: this model does not do what it says." if proof.tone == "bad" else "",
-        f"The pruned model does {percent(report.budget.macs)} of the MACs{_pace(rows)}.",
+        f"The pruned model does {percent(report.budget.macs)} of the MACs{pace}.",
         _closeness(report.validation),
+        _leaving(report.plan),
     ]
     return Verdict(
         summary=" ".join(sentence for sentence in sentences if sentence),
@@ -115,7 +118,17 @@ def agreement_interval(share: float, samples: int) -> tuple[float, float]:
     return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
-def _pace(rows: Sequence[Latency]) -> str:
+def _leaving(plan: Plan) -> str:
+    """What fewer tokens at the outputs are for, since nothing here times or scores that."""
+    if plan.output is None:
+        return ""
+    left = f"{plan.output.keep} of {plan.patch_tokens} tokens leave it"
+    return (
+        f"{left}: what that gains, and what it costs in answers, shows in the model that reads them, which is not here."
+    )
+
+
+def _pace(rows: Sequence[Latency], *, loud: bool) -> str:
     if not rows:
         return "; its speed is not known, since nothing was measured or modelled"
     if len(rows) > 3:
@@ -123,7 +136,7 @@ def _pace(rows: Sequence[Latency]) -> str:
     tones = {sure_gain(row) for row in rows}
     said = listed([f"{times(row.speedup)} on {row.target} ({known_as(row)})" for row in rows])
     if tones == {"bad"}:
-        return f" but is SLOWER than the dense one: {said}"
+        return f" but is {'SLOWER' if loud else 'slower by itself'} than the dense one: {said}"
     if tones == {"good"}:
         return f" and is faster than the dense one: {said}"
     return f"; a gain in speed is not sure: {said}"

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from edgeprune.core.plan import OutputCut, StrategySpec
 from edgeprune.core.results import Drift, EngineCheck, Interval, Latency, Timing
 from edgeprune.report.judging import engine_words, headline, known_as, model_miss, sure_gain
 from edgeprune.report.verdict import agreement_interval, chosen_candidate, verdict_of
@@ -64,6 +65,15 @@ def test_slower_is_said_loudly(report):
     assert "but is SLOWER than the dense one: 0.68x on rtx-4090 (modelled)" in verdict.summary
     assert verdict.speed.tone == "bad"
     assert verdict.warning == "rtx-4090: modelled slower than dense (0.68x)"
+
+
+def test_where_fewer_tokens_leave_the_gain_is_said_to_be_elsewhere(report):
+    slow = on(report, modelled(speedup=0.9))
+    leaving = OutputCut(keep=4, strategy=StrategySpec(name="divprune"))
+    summary = verdict_of(replace(slow, plan=replace(slow.plan, output=leaving))).summary
+    assert "but is slower by itself than the dense one: 0.90x on rtx-4090 (modelled)" in summary
+    assert f"4 of {slow.plan.patch_tokens} tokens leave it: what that gains" in summary
+    assert "tokens leave" not in verdict_of(slow).summary
 
 
 def test_the_warning_of_the_slowest_target_is_told_in_its_own_words(report):
