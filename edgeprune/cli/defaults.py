@@ -36,13 +36,14 @@ def _commands(command: click.Command, path: str = "") -> Iterator[tuple[str, dic
 
 
 def _options(command: click.Command) -> dict[str, click.Option]:
-    """Options by their long name with underscores, which need not be the parameter's name (`--json`)."""
+    """Options by their first long name with underscores, which need not be the parameter's name (`--json`)."""
     named = {}
     for param in command.params:
         if isinstance(param, click.Option):
-            longest = max(param.opts, key=len).lstrip("-").replace("-", "_")
-            if longest not in _GENERAL:
-                named[longest] = param
+            first = next((opt for opt in param.opts if opt.startswith("--")), param.opts[0])
+            name = first.lstrip("-").replace("-", "_")
+            if name not in _GENERAL:
+                named[name] = param
     return named
 
 

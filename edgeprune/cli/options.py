@@ -18,8 +18,8 @@ DEFAULTS = Options()
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """`click.option` with the variable that the house gives to an option of this name."""
-    longest = max(names, key=lambda name: len(name) if name.startswith("--") else 0)
-    word = longest.partition("/")[0].lstrip("-").replace("-", "_").upper()
+    first = next(name for name in names if name.startswith("--"))
+    word = first.partition("/")[0].lstrip("-").replace("-", "_").upper()
     return click.option(*names, envvar=f"EDGEPRUNE_{word}", **settings)
 
 
@@ -68,8 +68,18 @@ run_options = together(
     option("--threads", type=int, default=DEFAULTS.threads, show_default=True, help="Of runs here; 0: the runtime's."),
 )
 
+
+
+def target_option(*, required: bool = False) -> Callable[[F], F]:
+    """Targets, under one name for the variable and the file of options, whatever the command does with them."""
+    return option(
+        "--target", "--targets", "-t", multiple=True, required=required, metavar="NAME[@MODE][,NAME...]",
+        help="Target by name, or a TOML file; several with commas between, or repeated.",
+    )  # fmt: skip
+
+
 budget_options = together(
-    option("--target", "-t", multiple=True, help="Target by name, or a TOML file; several with commas between."),
+    target_option(),
     option("--keep", type=float, help="Share of patch-token work to keep, averaged over the blocks, in (0, 1]."),
     option("--macs", type=float, help="Share of the whole model's MACs to keep, in (0, 1]."),
 )

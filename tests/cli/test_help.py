@@ -38,6 +38,14 @@ def test_every_command_and_option_explains_itself(path, command, capfd):
             assert param.help, f"{param.opts} of {path} has no help"
 
 
+def test_targets_have_one_name_in_every_command():
+    taking = {path: param for path, command in commands() for param in command.params if "-t" in param.opts}
+    assert {path[0] for path in taking} == {"compile", "plan", "check", "latency"}
+    assert {(*param.opts, param.envvar, param.name) for param in taking.values()} == {
+        ("--target", "--targets", "-t", "EDGEPRUNE_TARGET", "target")
+    }
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from edgeprune.cli.main import run; run(['compile', '--help']);"

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import click
 
 from edgeprune.cli.errors import ExitCode
-from edgeprune.cli.options import json_option, make_options, option, run_options, shape_options
+from edgeprune.cli.options import json_option, make_options, option, run_options, shape_options, target_option
 from edgeprune.cli.output import show, show_json
 from edgeprune.cli.progress import progress_for
 from edgeprune.cli.state import general_options, state_of
@@ -16,16 +16,7 @@ from edgeprune.core.plan import Precision
 
 @click.command("check", short_help="Say what stands against an engine, without the device.")
 @click.argument("model")
-@option(
-    "--targets",
-    "--target",
-    "-t",
-    "targets",
-    multiple=True,
-    required=True,
-    metavar="NAME[,NAME...]",
-    help="Target profiles by name, or TOML files; can be repeated.",
-)
+@target_option(required=True)
 @option("--tensorrt", help="Version of TensorRT on the devices, as 10.3. Default: the one that each profile assumes.")
 @option("--precision", type=click.Choice(get_args(Precision)), help="Of the engine.  [default: fp16]")
 @option(
@@ -44,7 +35,7 @@ def check_command(
     ctx: click.Context,
     /,
     model: str,
-    targets: tuple[str, ...],
+    target: tuple[str, ...],
     build: bool,
     as_json: bool,
     **given: Any,
@@ -59,7 +50,7 @@ def check_command(
 
     state = state_of(ctx)
     options = make_options(given, command=state.words)
-    report = api.check(model, targets, build=build, options=options, progress=progress_for(quiet=state.quiet))
+    report = api.check(model, target, build=build, options=options, progress=progress_for(quiet=state.quiet))
     if as_json:
         show_json(report)
     else:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import click
 
-from edgeprune.cli.options import json_option, make_options, option, shape_options
+from edgeprune.cli.options import json_option, make_options, option, shape_options, target_option
 from edgeprune.cli.output import show, show_json
 from edgeprune.cli.state import general_options
 from edgeprune.core.plan import Precision
@@ -14,16 +14,7 @@ from edgeprune.core.plan import Precision
 
 @click.command("latency", short_help="Model the latency of a model on targets, without them.")
 @click.argument("model")
-@option(
-    "--targets",
-    "--target",
-    "-t",
-    "targets",
-    multiple=True,
-    required=True,
-    metavar="NAME[,NAME...]",
-    help="Target profiles by name, or TOML files; can be repeated.",
-)
+@target_option(required=True)
 @option("--compare", metavar="MODEL", help="A second model, such as the pruned one: its speed-up is modelled too.")
 @option("--precision", type=click.Choice(get_args(Precision)), help="Of the matrix products.  [default: fp16]")
 @option("--blocks", is_flag=True, help="Show the time of each transformer block too.")
@@ -31,7 +22,7 @@ from edgeprune.core.plan import Precision
 @json_option
 @general_options
 def latency_command(
-    model: str, targets: tuple[str, ...], compare: str | None, blocks: bool, as_json: bool, **given: Any
+    model: str, target: tuple[str, ...], compare: str | None, blocks: bool, as_json: bool, **given: Any
 ) -> None:
     """Model how long MODEL takes on each target: a median with an 80 % interval. Nothing is run or measured.
 
@@ -40,7 +31,7 @@ def latency_command(
     """
     from edgeprune import api
 
-    found = api.latency(model, targets, compare=compare, options=make_options(given))
+    found = api.latency(model, target, compare=compare, options=make_options(given))
     if as_json:
         show_json(found)
         return
