@@ -19,11 +19,12 @@ demo: $(VENV)/.base ## compile, validate and report on a small ViT that comes wi
 	$(BIN)/edgeprune validate demo/digits_vit.onnx $(OUT)/demo/model.onnx --data demo/digits_test.npz
 	@echo "written to $(OUT)/demo: $$(ls $(OUT)/demo | tr '\n' ' ')"
 
-test: $(VENV)/.test ## run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# A file stays with one worker, so that what it makes once is made once; each worker has one core.
+test: $(VENV)/.test ## run the tests, on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-all: $(VENV)/.test ## run the tests with the slow ones
-	$(BIN)/python -m pytest -m "" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(PYTEST_ARGS)
 
 check: static test ## everything that must be green: format, lint, types, layers, cards, tests
 
