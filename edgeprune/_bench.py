@@ -60,9 +60,9 @@ def curves(cuts: int, *, restores: bool = False) -> tuple[Curve, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What was asked for: a share of patch-token work, or of the whole model's MACs."""
+    """What was asked for: a share of patch-token work, or of the whole model's MACs or parameters."""
 
-    kind: Literal["keep", "macs"]
+    kind: Literal["keep", "macs", "params"]
     share: float
 
 
@@ -90,6 +90,11 @@ def budget_of(keep: float | None, macs: float | None, options: Options) -> Budge
     Raises:
         PlanError: as `make_budget`.
     """
+    if options.params is not None:
+        return _params_budget(keep, macs, options)
+    if options.axes and (macs is None or options.width_shares):
+        msg = "`axes` divides a budget of MACs or parameters, and nothing else is asked for with it"
+        raise PlanError(msg, hint="for example --macs 0.8 --axes tokens,mlp")
     asks_else = options.output_tokens is not None or bool(options.width_shares)
     if asks_else and keep is None and macs is None:
         return Budget("keep", 1.0)
@@ -97,6 +102,17 @@ def budget_of(keep: float | None, macs: float | None, options: Options) -> Budge
         msg = "`macs` is met by cutting tokens alone, and widths are cut beside it: the result would have fewer"
         raise PlanError(msg, hint="give --keep for the tokens, or leave out the shares of widths")
     return make_budget(keep, macs)
+
+
+def _params_budget(keep: float | None, macs: float | None, options: Options) -> Budget:
+    if keep is not None or macs is not None or options.width_shares:
+        msg = "`params` is a budget of its own"
+        raise PlanError(msg, hint="give --params alone, or with --axes")
+    if set(options.axes) <= {"tokens"} and options.axes:
+        msg = "fewer tokens do not make fewer parameters"
+        raise PlanError(msg, hint="name widths: --axes mlp,head-size")
+    assert options.params is not None
+    return Budget("params", options.params)
 
 
 @dataclass(frozen=True, eq=False)

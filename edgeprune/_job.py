@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edgeprune._axes import Axes
 from edgeprune._bench import Bench, Budget
 from edgeprune._block_costs import block_costs
 from edgeprune._deciding import Decision, Judge, decide
@@ -115,9 +116,19 @@ class Job:
         judge = None
         if deciding is not None and self.recording is not None:
             judge = Judge(self.recording, deciding, self.batch, self.options.threads)
+        if self.options.axes or budget.kind == "params":
+            return self._over_axes(budget, judge)
         decision = decide(self.bench, budget, judge, self.progress, self.targets)
         self.warnings += decision.warnings
         return self._with_widths(decision) if self.options.width_shares else decision
+
+    def _over_axes(self, budget: Budget, judge: Judge | None) -> Decision:
+        """The mix of axes with the least drift at the budget."""
+        decision, made = Axes(self.bench, budget, judge, self.progress).best(self.options.axes or ("mlp", "head-size"))
+        if made is not None:
+            self.take(made.arrays)
+        self.warnings += decision.warnings
+        return decision
 
     def _with_widths(self, decision: Decision) -> Decision:
         """The same tokens, and the widths that were asked for."""

@@ -92,9 +92,13 @@ class Structure:
             keep |= {group.name: level.keep for group, level in zip(groups, made, strict=True)}
         return keep
 
-    def _levels(self, group: WidthGroup, share: float) -> list[Level]:
+    def loss(self, group: WidthGroup, keep: int) -> float:
+        """What is lost on the fitted samples when so many units of a group stay."""
         assert self._solver is not None
-        return [Level(keep, keep, self._solver.loss(group, keep)) for keep in levels_of(group, share)]
+        return self._solver.loss(group, keep)
+
+    def _levels(self, group: WidthGroup, share: float) -> list[Level]:
+        return [Level(keep, keep, self.loss(group, keep)) for keep in levels_of(group, share)]
 
     def solved(self, keep: Mapping[str, int], progress: Progress) -> Structured:
         """The plan with these widths, and the weights for it."""

@@ -130,7 +130,7 @@ def plan(  # noqa: PLR0913 - as compile
     options, progress = options or Options(), progress or SILENT
     budget = budget_of(keep, macs, options)
     targets = load_targets(target)
-    if options.width_shares and widths is None:
+    if (options.width_shares or options.axes or options.params) and widths is None:
         msg = "a plan that cuts widths has weights beside it, and there is no place for them"
         raise PlanError(msg, hint=f"name the plan's file with -o; from Python give widths=Path('{WIDTHS}')")
     with opened(model, options) as loaded:

@@ -12,6 +12,7 @@ from edgeprune.core.plan import Option, PassSpec, Precision, Restore, WidthKind
 AUTO = "auto"
 DriftMetric: TypeAlias = Literal["cosine", "kl", "top1_agreement", "relative_error", "correlation", "mean_abs_error"]
 DRIFT_METRICS: tuple[str, ...] = get_args(DriftMetric)
+AXES = ("tokens", "mlp", "head-size", "heads")
 HIGHER_IS_BETTER = frozenset({"cosine", "top1_agreement", "correlation"})
 
 
@@ -25,6 +26,9 @@ class Options:
         mlp_keep: share of the MLPs' channels that stays, averaged over the blocks; None leaves them as they are.
         heads_keep: share of the attention heads that stays.
         head_size_keep: share of the coordinates that stays of every head, by rotation.
+        axes: what a budget of MACs or parameters is divided among: 'tokens', 'mlp', 'head-size', 'heads'; empty for
+            tokens, and for 'mlp' and 'head-size' where parameters are the budget.
+        params: share of the model's parameters that stays, as a budget of its own.
         output_tokens: patch tokens that leave by outputs of one row a token, as a count (int) or a share (float): such
             outputs get shorter, and a further one, `kept_indices`, names the patches. None leaves outputs as they are.
         output_strategy: how those are chosen; 'auto' takes `strategy` where one is named, else one by rule.
@@ -61,6 +65,8 @@ class Options:
     mlp_keep: float | None = None
     heads_keep: float | None = None
     head_size_keep: float | None = None
+    axes: tuple[str, ...] = ()
+    params: float | None = None
     output_tokens: int | float | None = None
     output_strategy: str = AUTO
     output_options: dict[str, Option] = field(default_factory=dict)
@@ -99,7 +105,10 @@ class Options:
         ):
             _check_at_least(name, value, low)
         for kind, share in self.width_shares.items():
-            _check_share(kind, share)
+            _check_share(f"{kind}-keep", share)
+        if self.params is not None:
+            _check_share("params", self.params)
+        _check_axes(self.axes)
         _check_output_tokens(self.output_tokens)
         for metric in self.max_drift:
             _check_metric(metric)
@@ -139,11 +148,17 @@ def _check_output_tokens(value: float | None) -> None:
     raise PlanError(msg, hint="for example --output-tokens 144, or --output-tokens 0.25")
 
 
-def _check_share(kind: str, share: float) -> None:
+def _check_share(option: str, share: float) -> None:
     if not 0 < share <= 1:
-        name = f"{kind.replace('-', '_')}_keep"
-        msg = f"`{name}` is {share:g}, expected a share above 0 and at most 1"
-        raise PlanError(msg, hint=f"for example --{kind}-keep 0.8")
+        msg = f"`{option.replace('-', '_')}` is {share:g}, expected a share above 0 and at most 1"
+        raise PlanError(msg, hint=f"for example --{option} 0.8")
+
+
+def _check_axes(axes: tuple[str, ...]) -> None:
+    for axis in axes:
+        if axis not in AXES:
+            msg = f"no axis is named `{axis}`: `axes`"
+            raise PlanError(msg, hint=f"the axes are {', '.join(AXES)}")
 
 
 def _check_metric(metric: str) -> None:

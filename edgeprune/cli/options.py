@@ -7,9 +7,9 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from edgeprune.cli.types import COUNT_OR_SHARE, INPUT_SHAPE, LIMIT, NAMED_OPTION, PASS
+from edgeprune.cli.types import AXES_LIST, COUNT_OR_SHARE, INPUT_SHAPE, LIMIT, NAMED_OPTION, PASS
 from edgeprune.core.plan import Precision, Restore
-from edgeprune.options import DRIFT_METRICS, Options
+from edgeprune.options import AXES, DRIFT_METRICS, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,7 +69,6 @@ run_options = together(
 )
 
 
-
 def target_option(*, required: bool = False) -> Callable[[F], F]:
     """Targets, under one name for the variable and the file of options, whatever the command does with them."""
     return option(
@@ -87,8 +86,13 @@ budget_options = together(
 width_options = together(
     option("--mlp-keep", type=float, help="Share of the MLPs' channels to keep, over all blocks, in (0, 1]."),
     option("--heads-keep", type=float, help="Share of the attention heads to keep; costs more than the other two."),
+    option("--params", type=float, help="Share of the whole model's parameters to keep, in (0, 1]."),
+    option(
+        "--axes", type=AXES_LIST, default=(), metavar="AXIS,AXIS",
+        help=f"What --macs or --params is divided among: {', '.join(AXES)}.",
+    ),
     option("--head-size-keep", type=float, help="Share of every head's coordinates to keep, by rotation."),
-)
+)  # fmt: skip
 
 decision_options = together(
     option("--strategy", "-s", default=DEFAULTS.strategy, show_default=True, help="Strategy by name, or auto."),
@@ -149,8 +153,8 @@ def make_options(given: Mapping[str, Any], *, command: Iterable[str] = ()) -> Op
 
 
 def widths_asked(given: Mapping[str, Any]) -> bool:
-    """Whether any share of a width was given."""
-    return any(given[name] is not None for name in ("mlp_keep", "heads_keep", "head_size_keep"))
+    """Whether any share of a width, or of parameters, was given."""
+    return any(given[name] is not None for name in ("mlp_keep", "heads_keep", "head_size_keep", "params"))
 
 
 def require_one(**budgets: object) -> None:

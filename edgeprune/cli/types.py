@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     _Type = click.ParamType[tuple[str, Any]]
     _Word = click.ParamType[PassSpec]
     _Number = click.ParamType[float]
+    _Words = click.ParamType[tuple[str, ...]]
 else:  # older releases of click have no type argument here
-    _Type = _Word = _Number = click.ParamType
+    _Type = _Word = _Number = _Words = click.ParamType
 
 
 class Pair(_Type):
@@ -75,6 +76,17 @@ def _plain(value: Any) -> Option:
     raise TypeError(msg)
 
 
+class Words(_Words):
+    """Words with commas between."""
+
+    name = "WORD,WORD"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ARG002 (click's)
+        """Split at the commas."""
+        words = value.split(",") if isinstance(value, str) else value
+        return tuple(word.strip() for word in words if word.strip())
+
+
 class CountOrShare(_Number):
     """A whole number is a count, one with a point a share."""
 
@@ -119,3 +131,4 @@ LIMIT = Pair("=", float, example="METRIC=X")
 NAMED_OPTION = Pair("=", _option, example="NAME=VALUE")
 PASS = PassWord()
 COUNT_OR_SHARE = CountOrShare()
+AXES_LIST = Words()

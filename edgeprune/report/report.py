@@ -23,7 +23,7 @@ from edgeprune.report.environment import Environment
 
 SCHEMA = 2
 
-BudgetKind: TypeAlias = Literal["keep", "macs", "plan"]
+BudgetKind: TypeAlias = Literal["keep", "macs", "params", "plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,8 @@ class Budget:
     """What was asked for and what was reached.
 
     Attributes:
-        kind: 'keep' (share of patch-token work), 'macs' (share of the model's MACs), or 'plan' (a plan was given).
+        kind: 'keep' (share of patch-token work), 'macs' (share of the model's MACs), 'params' (share of its
+            parameters), or 'plan' (a plan was given).
         asked: the share that was asked for; None for a plan.
         keep: share of patch-token work kept, averaged over the blocks.
         macs: share of the dense model's MACs kept.

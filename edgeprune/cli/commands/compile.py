@@ -59,7 +59,7 @@ def compile_command(
 
     A PyTorch source is timm:NAME, pkg.module:factory, or a .pt2 file. Give one of --keep, --macs and --plan;
     or --output-tokens, alone or beside --keep or --macs; or --mlp-keep, --heads-keep and --head-size-keep, alone or
-    beside --keep.
+    beside --keep; or --params.
     """
     alone = given["output_tokens"] is not None or widths_asked(given)
     if not alone or plan is not None or (keep is not None and macs is not None):
