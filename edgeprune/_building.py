@@ -62,7 +62,8 @@ class Workshop:
         orders, done = _orders(targets, self.lowerings.plan.tensorrt)
         with progress.stage("build engines", len(orders)) as stage:
             for order in orders:
-                done |= self._served(order, out)
+                served = self._served(order, out)
+                done |= {name: replace(engine, tried=True) for name, engine in served.items()}
                 stage.advance(1)
         return [done[target.name] for target in targets]
 

@@ -93,7 +93,12 @@ class Delivery:
         there = [target for target in self.targets if target.name not in built]
         with self.progress.stage("write deploy folders"):
             write_bundles(lowerings, there, folder, plan=plan, feed=feeds[0] if feeds else None)
-        warnings = [*report.warnings, *_lost_fusion(engines), *self._findings(lowerings, there)]
+        warnings = [
+            *_failed_builds(engines),
+            *report.warnings,
+            *_lost_fusion(engines),
+            *self._findings(lowerings, there),
+        ]
         warnings += [_unproved(proof.runtime) for proof in lowerings.proofs if not proof.passed]
         return replace(report, engines=tuple(engines), lowerings=lowerings.proofs, warnings=tuple(warnings))
 
@@ -118,6 +123,11 @@ class Delivery:
             maps = collect_token_maps(self.pruned, self.data, report.plan, folder, threads=self.options.threads)
             worst = save_worst(report.validation.drift, self.data, folder)
         return replace(report, token_maps=maps, worst_samples=worst)
+
+
+def _failed_builds(engines: Sequence[EngineBuild]) -> list[str]:
+    """Builds that were tried here and failed; a device that builds for itself is no failure."""
+    return [f"{e.target}: {e.builder} built no engine: {e.error}" for e in engines if not e.built and e.tried]
 
 
 def _lost_fusion(engines: Sequence[EngineBuild]) -> list[str]:

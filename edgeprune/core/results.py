@@ -150,6 +150,7 @@ class EngineBuild:
         builder: name of the builder.
         compute_capability: as 'major.minor'.
         built: whether there is an engine.
+        tried: whether this machine can build for the target, so that no engine is a failure.
         path: of the engine, relative to the output folder.
         manifest: of its manifest, relative to the output folder.
         runtime: what built it, with its version: 'TensorRT-RTX 1.7.1'.
@@ -169,6 +170,7 @@ class EngineBuild:
     builder: str
     compute_capability: str
     built: bool
+    tried: bool = False
     path: str | None = None
     manifest: str | None = None
     runtime: str = ""

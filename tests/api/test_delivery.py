@@ -187,3 +187,16 @@ def test_without_any_tensorrt_here_the_desktop_gets_a_deploy_folder_and_the_reas
     assert 'pip install "edgeprune[rtx]"' in (engine.error or "")
     assert (out / "deploy" / "build.sh").is_file()
     assert not (out / "engine").exists()
+
+
+def test_a_build_that_fails_is_the_first_warning_and_what_was_made_stays(tmp_path, monkeypatch):
+    pytest.importorskip("tensorrt_rtx", reason='TensorRT-RTX is not installed: pip install "edgeprune[rtx]"')
+    from edgeprune_targets.builders.registry import builders
+    from edgeprune_targets.builders.tensorrt_rtx import RtxBuilder
+
+    monkeypatch.setitem(builders(), "tensorrt-rtx", RtxBuilder(timeout_s=0.01))
+    out = tmp_path / "out"
+    report = edgeprune.compile(DIGITS, target="rtx-4090", keep=0.6, out=out).report
+    assert report.warnings[0].startswith("rtx-4090: tensorrt-rtx built no engine: TensorRT-RTX took longer")
+    assert (out / "deploy" / "build.sh").is_file()
+    assert (out / "model.onnx").is_file()

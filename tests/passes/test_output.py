@@ -83,7 +83,7 @@ def exact(dense: ir.Model, pruned: ir.Model, plan: Plan, feed: dict[str, np.ndar
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_the_same_tokens_leave_as_in_pytorch(tower, dynamo, batch, name, options):
     dense = canonical(tower, batch, dynamo=dynamo)
-    for keep in (12, 6):
+    for keep in (12, 6, *((9, 4) if name == "fopru-row" else ())):
         for seed in range(3):
             feed = pixels(batch, seed)
             seen, model = run(tower, feed)

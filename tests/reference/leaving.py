@@ -63,12 +63,16 @@ def fopru_rank(seen: Seen, keep: int, score: str = "auto", threshold: float = 1.
 
 
 def fopru_row(seen: Seen, keep: int, score: str = "auto", threshold: float = 1.0) -> Leaving:
-    """The rows with the highest sums."""
+    """The rows with the highest sums; of the lowest of them its start, where not all of it is kept."""
     rows, columns = seen.grid
 
     def choose(scores: Tensor) -> tuple[list[int], float]:
-        best, gap = _best(scores.reshape(rows, columns).sum(1), keep // columns)
-        return [row * columns + column for row in best for column in range(columns)], gap
+        sums = scores.reshape(rows, columns).sum(1)
+        best, gap = _best(sums, -(-keep // columns))
+        tokens = [row * columns + column for row in best for column in range(columns)]
+        last = min(best, key=lambda row: float(sums[row]))
+        whole = [token for token in tokens if token // columns != last]
+        return sorted([*whole, *(last * columns + column for column in range(keep - len(whole)))]), gap
 
     return _of_each(seen, attention(seen, score, threshold), choose)
 

@@ -65,11 +65,6 @@ def test_taps_of_several_blocks_are_refused():
     ("made", "words", "hint"),
     [
         (
-            planned("fopru-row", 7),
-            "fopru-row keeps whole rows of 6 patches, not 7 tokens",
-            "ask for a multiple of 6",
-        ),
-        (
             planned("tome", 6),
             "tome lets 12 to 24 patch tokens leave, not 6",
             "ask for another number of output tokens",
@@ -90,7 +85,7 @@ def test_taps_of_several_blocks_are_refused():
             "use fopru-rank, or cut nothing before",
         ),
     ],
-    ids=["rows", "tome", "too-many", "own-block", "rows-after-cut"],
+    ids=["tome", "too-many", "own-block", "rows-after-cut"],
 )
 def test_counts_that_cannot_leave(made, words, hint):
     with pytest.raises(PlanError) as caught:

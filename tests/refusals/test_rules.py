@@ -261,6 +261,11 @@ ELSEWHERE = {
     "patch-tokens-in-output",
     "no-class-token",
     "not-applicable",
+    "no-read-out",
+    "grid-connector",
+    "width-bound",
+    "width-in-output",
+    "normalised-over-width",
 }
 
 

@@ -31,7 +31,7 @@ print(json.dumps([[each.built, each.error] for each in results]))
 @pytest.mark.parametrize(
     ("room", "builder", "says"),
     [
-        (1_000_000, "tensorrt-rtx", "cannot write the engine: File too large"),
+        (1_000_000, "tensorrt-rtx", "cannot write the engine: File too large: free some space"),
         (20_000, "tensorrt-rtx", "cannot write to {folder}: File too large"),
         (20_000, "onnxruntime", "cannot write to {folder}: File too large"),
     ],

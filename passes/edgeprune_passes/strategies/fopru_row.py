@@ -14,6 +14,8 @@ from edgeprune_passes.scores import ascending, kept_sizes, ranked, with_prefix
 from edgeprune_passes.selection import Selection
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from edgeprune.core.recognition import Block
     from edgeprune.core.refusals import Refusal
     from edgeprune.core.tape import Tape
@@ -24,12 +26,13 @@ if TYPE_CHECKING:
 class FopruRow:
     """Score of a row: the sum of the attention that its patch tokens receive; keep the K / columns highest rows.
 
+    Where K is no multiple of the columns, the last of these rows is kept in part, from its start on.
+
     Attributes:
         score: as of `fopru-rank`.
         threshold: as of `fopru-rank`.
 
-    Refuses: as `fopru-rank`; a count that is no multiple of the columns, and a grid that is not known or not whole any
-        more, are errors of the plan.
+    Refuses: as `fopru-rank`; a grid that is not known or not whole any more is an error of the plan.
     Cost: that of the score, and a TopK of the rows.
     Source: FoPru, arXiv 2411.14164, row strategy.
     """
@@ -63,20 +66,32 @@ class FopruRow:
         Raises:
             PlanError: if the tokens are not whole rows.
         """
-        rows, columns = _grid(site, keep)
+        rows, columns = _grid(site)
         scores = reshape(tape, received(site, tape, self.score, self.threshold), [site.batch, rows, columns])
-        best = ascending(tape, ranked(tape, tape.reduce("ReduceSum", scores, 2), keep // columns))
-        first = tape.op("Unsqueeze", tape.op("Mul", best, tape.ints([columns])), tape.ints([2]))
-        tokens = tape.op("Add", first, tape.constant(np.arange(columns, dtype=np.int64)[None, None]))
-        index = with_prefix(site, tape, reshape(tape, tokens, [site.batch, keep]))
+        taken = -(-keep // columns)
+        best = ranked(tape, tape.reduce("ReduceSum", scores, 2), taken)
+        part = keep - (taken - 1) * columns
+        if part == columns:
+            index = _tokens(site, tape, ascending(tape, best), (taken, columns, columns))
+        else:
+            last = _tokens(site, tape, tape.slice(best, 1, taken - 1, taken), (1, part, columns))
+            whole = tape.slice(best, 1, 0, taken - 1) if taken > 1 else None
+            first = [] if whole is None else [_tokens(site, tape, whole, (taken - 1, columns, columns))]
+            index = ascending(tape, tape.op("Concat", *first, last, axis=1))
+        index = with_prefix(site, tape, index)
         return Selection(index, size=kept_sizes(site, tape, index))
 
 
-def _grid(site: Site, keep: int) -> tuple[int, int]:
+def _tokens(site: Site, tape: Tape, rows: ir.Value, shape: tuple[int, int, int]) -> ir.Value:
+    """Patches of `rows` [B,R]: the first so many of each. `shape`: R, patches of each, columns of the grid."""
+    count, each, columns = shape
+    first = tape.op("Unsqueeze", tape.op("Mul", rows, tape.ints([columns])), tape.ints([2]))
+    tokens = tape.op("Add", first, tape.constant(np.arange(each, dtype=np.int64)[None, None]))
+    return reshape(tape, tokens, [site.batch, count * each])
+
+
+def _grid(site: Site) -> tuple[int, int]:
     if site.grid is None or site.grid[0] * site.grid[1] != site.patches:
         msg = f"fopru-row needs whole rows of patches, {site.patches} tokens are left of the grid {site.grid}"
         raise PlanError(msg, hint="use fopru-rank, or cut nothing before")
-    if keep % site.grid[1]:
-        msg = f"fopru-row keeps whole rows of {site.grid[1]} patches, not {keep} tokens"
-        raise PlanError(msg, hint=f"ask for a multiple of {site.grid[1]}")
     return site.grid

@@ -34,7 +34,7 @@ def _serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     try:
         yield from serve(request)
     except OSError as error:
-        yield {"error": f"cannot write the engine: {error.strerror or error}"}
+        yield {"error": f"cannot write the engine: {error.strerror or error}: free some space"}
 
 
 def _end_with_parent() -> None:
