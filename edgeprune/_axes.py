@@ -15,8 +15,8 @@ import numpy as np
 from edgeprune._bench import Budget
 from edgeprune._deciding import Decision, decide, score_of
 from edgeprune._structuring import Structure
-from edgeprune._width_levels import levels_of
-from edgeprune.core.costs import count_macs, count_params, node_macs
+from edgeprune._width_levels import levels_of, macs_of_unit
+from edgeprune.core.costs import count_macs, count_params
 from edgeprune.core.errors import PlanError
 from edgeprune.core.knapsack import Level, allocate
 from edgeprune.core.plan import StrategySpec, WidthCut
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # How near the budget a mix must come before it is solved, and how often it is tried.
 _CLOSE, _ROUNDS = 0.004, 4
 # Shares of the saving that tokens bring, where other axes are named too.
-_TOKEN_SHARES = (0.75, 0.5, 0.0)
+_TOKEN_SHARES = (0.9, 0.75, 0.5, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +214,7 @@ class Axes:
             rows = sum(len(units) for units in group.columns)
             made = sum(linear.weight.size + rows for linear in group.producers)
             return (made + group.consumer.weight.size) / group.size
-        names = {str(linear.node.outputs[0].name) for linear in (*group.producers, group.consumer)}
-        if group.layout is not None:
-            names |= {str(value.name) for value in _products(group)}
-        return sum(node_macs(node) for node in base.graph if str(node.outputs[0].name) in names) / group.size
+        return macs_of_unit(base, group)
 
     def _bare(self, structure: Structure, keep: Mapping[str, int]) -> ir.Model:
         """The graph with so many units and no solution: only its cost is of interest."""
@@ -227,12 +224,3 @@ class Axes:
         cuts = tuple(WidthCut(kind=g.kind, block=g.block, number=g.number, keep=keep[g.name], of=g.size) for g in cut)
         plan = replace(structure.plan, widths=cuts, widths_sha256="")
         return replace(self.bench, arrays=arrays).build(plan)
-
-
-def _products(group: WidthGroup) -> list[ir.Value]:
-    """Results of the two products of an attention: logits, and weighted values."""
-    assert group.layout is not None
-    logits = group.layout.product.outputs[0]
-    weighed = [v for v in group.values if (node := v.producer()) is not None and node.op_type == "MatMul"]
-    made = {linear.node.outputs[0] for linear in group.producers}
-    return [logits, *[value for value in weighed if value not in made]]

@@ -8,7 +8,10 @@ from edgeprune.core.costs import node_macs
 from edgeprune.core.graph import constant_of, downstream, static_shape
 from edgeprune.core.readout import ReadOut, find_readout
 from edgeprune.core.recognition import is_residual, token_dominators
+from edgeprune.core.widths.find import find_widths
+from edgeprune.core.widths.groups import Widths
 from edgeprune.report import BlockFacts, Inspection, ReadOutFacts, StrategyFit, TensorFacts
+from edgeprune.report.inspection import WidthFacts
 from edgeprune_passes.registry import strategies
 from edgeprune_passes.selection import first_refusal
 
@@ -20,12 +23,14 @@ if TYPE_CHECKING:
     from edgeprune._loading import Loaded
     from edgeprune.core.recognition import Block, Recognition
     from edgeprune.core.refusals import Refusal
+    from edgeprune.core.widths.groups import WidthGroup
     from edgeprune_passes.selection import Strategy
 
 
 def inspection_of(loaded: Loaded) -> Inspection:
     """The inspection of a loaded model."""
     graph, found = loaded.source.model.graph, loaded.found
+    widths = find_widths(loaded.dense, found) if found.stream is not None else Widths(())
     return Inspection(
         source=loaded.name,
         opset=loaded.source.model.opset_imports.get("", 0),
@@ -34,11 +39,24 @@ def inspection_of(loaded: Loaded) -> Inspection:
         model=loaded.facts(),
         blocks=_blocks(loaded.dense, found) if found.stream else (),
         readout=_readout(loaded.dense, found),
+        widths=tuple(map(_width, widths.groups)),
+        width_refusals=widths.refusals,
         refusals=(*found.refusals, *found.head_refusals),
         strategies=tuple(
             StrategyFit(name=name, refused=_refused(made(), found)) for name, made in strategies().items()
         ),
         warnings=loaded.warnings,
+    )
+
+
+def _width(group: WidthGroup) -> WidthFacts:
+    return WidthFacts(
+        kind=group.kind,
+        block=group.block,
+        number=group.number,
+        size=group.size,
+        coupled=group.coupled,
+        literals=group.literals,
     )
 
 

@@ -18,6 +18,7 @@ from edgeprune._output import check_free, output_folder
 from edgeprune._proving import check_limits
 from edgeprune._reporting import PAGE, comparison_of, read_report, written_bytes
 from edgeprune._runners import choose_runtimes
+from edgeprune._sensitivity import sensitivity_of
 from edgeprune.core.errors import PlanError
 from edgeprune.core.loading import read_model
 from edgeprune.core.plan import Plan, plan_from_json, read_plan
@@ -142,15 +143,31 @@ def plan(  # noqa: PLR0913 - as compile
     return decided
 
 
-def inspect(model: str | Path, *, options: Options | None = None) -> Inspection:
+def inspect(
+    model: str | Path,
+    *,
+    sensitivity: bool = False,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Inspection:
     """Say what was recognised in a model, what was refused and why, and which strategies apply.
+
+    Args:
+        model: as of `compile`.
+        sensitivity: measure on `options.data` what cuts of widths would cost, one at a time.
+        options: shapes and data.
+        progress: is told what is going on.
 
     Raises:
         ModelError: if the model cannot be read or made static. A model in which nothing can be cut is no error.
+        DataError: if widths are to be measured and there is no data for it.
     """
-    options = options or Options()
+    options, progress = options or Options(), progress or SILENT
     with opened(model, options) as loaded:
-        return inspection_of(loaded)
+        found = inspection_of(loaded)
+        if not sensitivity or loaded.found.stream is None:
+            return found
+        return replace(found, sensitivity=sensitivity_of(loaded, options, progress))
 
 
 def check(

@@ -49,13 +49,17 @@ shape_options = together(
     option("--batch", type=int, default=DEFAULTS.batch, show_default=True, help="Size of an open batch axis."),
 )
 
-data_options = together(
+sample_options = together(
     option("--data", help="Folder of images, .npy, .npz, or pkg.module:callable."),
     option(
         "--preprocess", default=str(DEFAULTS.preprocess), show_default=True,
         help="imagenet, half, clip, or a TOML file: how images become inputs.",
     ),
     option("--samples", type=int, help="Use at most this many samples of the data."),
+)  # fmt: skip
+
+data_options = together(
+    sample_options,
     option("--reference", help="PyTorch source to validate against, instead of the ONNX file."),
     option(
         "--max-drift", type=LIMIT, multiple=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeprune.core.plan import WidthKind
 from edgeprune.core.refusals import Refusal
 from edgeprune.core.results import ModelFacts
 
@@ -76,6 +77,51 @@ class StrategyFit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WidthFacts:
+    """A width that can be cut.
+
+    Attributes:
+        kind: MLP channels, heads, or head size.
+        block: index of the block.
+        number: tells apart several of one kind in a block.
+        size: units.
+        coupled: initializers that lose elements with them.
+        literals: nodes that name their number in a constant.
+    """
+
+    kind: WidthKind
+    block: int
+    number: int
+    size: int
+    coupled: tuple[str, ...]
+    literals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WidthCost:
+    """What one cut of one width would save and lose, alone.
+
+    Attributes:
+        kind: MLP channels, heads, or head size.
+        block: index of the block.
+        number: tells apart several of one kind in a block.
+        keep: units that would stay.
+        of: units that there are.
+        macs: share of the model's MACs that it saves.
+        loss: share of the variance of the output that the units make, once all others are solved anew; for head sizes
+            with what the logits lose.
+    """
+
+    kind: WidthKind
+    block: int
+    number: int
+    keep: int
+    of: int
+    macs: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """All that was recognised in one model.
 
@@ -88,7 +134,10 @@ class Inspection:
         model: the model in numbers, at the static shapes.
         blocks: in execution order; empty where none was recognised.
         readout: where `--output-tokens` would choose; None where nothing can be chosen.
+        widths: what can be cut beside tokens.
+        sensitivity: what such cuts would cost; empty where that was not asked for.
         refusals: what was declined, why and where.
+        width_refusals: widths that were declined, why and where.
         strategies: every known strategy, and why one does not apply.
         warnings: sentences that a person should read.
     """
@@ -101,6 +150,9 @@ class Inspection:
     model: ModelFacts
     blocks: tuple[BlockFacts, ...]
     readout: ReadOutFacts | None = None
+    widths: tuple[WidthFacts, ...] = ()
+    sensitivity: tuple[WidthCost, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    width_refusals: tuple[Refusal, ...] = ()
     strategies: tuple[StrategyFit, ...] = ()
     warnings: tuple[str, ...] = ()

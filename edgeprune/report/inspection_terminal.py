@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from edgeprune.report.inspection import BlockFacts, Inspection, ReadOutFacts, StrategyFit, TensorFacts
+from edgeprune.core.refusals import Refusal
+from edgeprune.report.inspection import (
+    BlockFacts,
+    Inspection,
+    ReadOutFacts,
+    StrategyFit,
+    TensorFacts,
+    WidthCost,
+    WidthFacts,
+)
 from edgeprune.report.terminal import render_notes, table
-from edgeprune.report.words import count
+from edgeprune.report.words import count, small
 
 
 def render_inspection(inspection: Inspection) -> RenderableType:
@@ -20,7 +29,9 @@ def render_inspection(inspection: Inspection) -> RenderableType:
         *([_blocks(inspection.blocks)] if inspection.blocks else []),
         *([Text(_readout(inspection.readout))] if inspection.readout is not None else []),
         *([_strategies(inspection.strategies)] if inspection.strategies else []),
-        *render_notes(inspection.refusals, inspection.warnings),
+        *([Text(_widths(inspection.widths))] if inspection.widths else []),
+        *([_sensitivity(inspection.sensitivity)] if inspection.sensitivity else []),
+        *render_notes((*inspection.refusals, *_once(inspection.width_refusals)), inspection.warnings),
     )
 
 
@@ -38,6 +49,26 @@ def _readout(place: ReadOutFacts) -> str:
     through = {0: "", 1: ", through 1 product"}.get(place.projector, f", through {place.projector} products")
     outputs = ", ".join(f"`{name}`" for name in place.outputs)
     return f"tokens leave behind block {place.block} at `{place.value}`{through}, by {outputs}: see --output-tokens"
+
+
+def _widths(widths: Sequence[WidthFacts]) -> str:
+    """'widths that can be cut: mlp in 12 blocks (768), heads in 12 blocks (3)'."""
+    kinds = {facts.kind: sorted({each.size for each in widths if each.kind == facts.kind}) for facts in widths}
+    blocks = {kind: len({each.block for each in widths if each.kind == kind}) for kind in kinds}
+    parts = [f"{kind} in {blocks[kind]} blocks ({', '.join(map(str, sizes))})" for kind, sizes in kinds.items()]
+    return f"widths that can be cut: {', '.join(parts)}"
+
+
+def _once(refusals: Sequence[Refusal]) -> list[Refusal]:
+    """The first refusal of each reason: what one block refuses, most do."""
+    return list({refusal.reason: refusal for refusal in reversed(refusals)}.values())[::-1]
+
+
+def _sensitivity(costs: Sequence[WidthCost]) -> RenderableType:
+    made = table("What one cut alone would save and lose", "width", "block", "kept", "MACs saved", "loss")
+    for cost in costs:
+        made.add_row(cost.kind, str(cost.block), f"{cost.keep} of {cost.of}", f"{cost.macs:.2%}", small(cost.loss))
+    return made
 
 
 def _tensors(inputs: Sequence[TensorFacts], outputs: Sequence[TensorFacts]) -> RenderableType:

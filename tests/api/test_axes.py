@@ -29,7 +29,7 @@ def test_macs_are_divided_and_met():
     report = edgeprune.compile(MODEL, macs=0.7, options=options(axes=("tokens", "mlp"))).report
     assert report.budget.macs == pytest.approx(0.7, rel=0.02)
     names = [each.name for each in report.strategy.candidates]
-    assert names == ["tokens 100%", "tokens 75%, mlp 25%", "tokens 50%, mlp 50%", "mlp 100%"]
+    assert names == ["tokens 100%", "tokens 90%, mlp 10%", "tokens 75%, mlp 25%", "tokens 50%, mlp 50%", "mlp 100%"]
     scores = {each.name: each.score for each in report.strategy.candidates}
     assert all(score is not None for score in scores.values())
     best = min(scores, key=lambda name: scores[name])
@@ -58,6 +58,8 @@ def test_parameters_are_a_budget():
 def test_mixes_name_their_parts():
     assert [mix.name for mix in mixes(("mlp",), params=False)] == ["mlp 100%"]
     assert [mix.name for mix in mixes(("tokens", "mlp", "head-size"), params=False)] == [
+        "tokens 90%, mlp 10%",
+        "tokens 90%, mlp and head-size 10%",
         "tokens 75%, mlp 25%",
         "tokens 75%, mlp and head-size 25%",
         "tokens 50%, mlp 50%",

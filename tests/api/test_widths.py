@@ -178,3 +178,21 @@ def test_the_plan_says_little_and_is_checked(compiled):
         check_plan(replace(made, widths=(replace(made.widths[0], keep=256),)))
     with pytest.raises(PlanError, match="`widths_sha256`"):
         check_plan(replace(made, widths_sha256=""))
+
+
+def test_an_inspection_names_what_is_coupled_and_what_a_cut_would_cost(capsys):
+    found = api.inspect(MODEL, sensitivity=True, options=options())
+    assert [(w.kind, w.block, w.size) for w in found.widths[:2]] == [("mlp", 0, 256), ("mlp", 1, 256)]
+    assert all(len(w.coupled) >= 3 for w in found.widths)
+    assert all(w.literals for w in found.widths if w.kind != "mlp")
+    mlp = [row for row in found.sensitivity if row.kind == "mlp" and row.block == 2]
+    assert [row.keep for row in mlp] == [192, 128]
+    assert mlp[1].macs == pytest.approx(2 * mlp[0].macs)
+    assert 0 < mlp[0].loss < mlp[1].loss < 1
+    words = ["inspect", str(MODEL), "--sensitivity", "--data", str(DATA), "--samples", "20", "-q"]
+    assert run(words) == 0
+    shown = capsys.readouterr().out
+    assert "What one cut alone would save and lose" in shown
+    assert "192 of 256" in shown
+    assert run(["inspect", str(MODEL), "--sensitivity"]) == 1
+    assert "no data to choose widths by" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""What each cut of a width would cost, one at a time: measured on data, nothing is cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprune._job import Job
+from edgeprune._structuring import Structure
+from edgeprune._width_levels import levels_of, macs_of_unit
+from edgeprune.core.plan import StrategySpec
+from edgeprune.core.widths.find import find_widths
+from edgeprune.report.inspection import WidthCost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeprune._loading import Loaded
+    from edgeprune.core.progress import Progress
+    from edgeprune.core.widths.groups import WidthGroup
+    from edgeprune.options import Options
+
+# Shares that are shown, each at the nearest count that runs fast.
+_SHARES = (0.9, 0.75, 0.5)
+
+
+def sensitivity_of(loaded: Loaded, options: Options, progress: Progress) -> tuple[WidthCost, ...]:
+    """The costs of every width of a model at a few counts.
+
+    Raises:
+        DataError: if there is no data, or too little.
+    """
+    job = Job(loaded, options, (), progress)
+    widths = find_widths(loaded.dense, loaded.found)
+    kinds = tuple(dict.fromkeys(group.kind for group in widths.groups))
+    if not kinds:
+        return ()
+    whole = (job.bench.patches,) * len(job.bench.cost.blocks)
+    structure = Structure(job.bench, job.bench.plan(StrategySpec(name="keep-all"), whole), kinds)
+    structure.measure(job.data, job.batch, progress)
+    with progress.stage("widths", len(structure.widths.groups)) as stage:
+        rows: list[WidthCost] = []
+        for group in structure.widths.groups:
+            unit = macs_of_unit(loaded.dense, group) / job.bench.dense_macs
+            rows += [_cost(structure, group, keep, unit) for keep in _counts(group)]
+            stage.advance(1)
+    return tuple(rows)
+
+
+def _counts(group: WidthGroup) -> Iterator[int]:
+    levels = [level for level in levels_of(group) if level < group.size]
+    wanted = [min(levels, key=lambda level: abs(level - share * group.size)) for share in _SHARES if levels]
+    yield from dict.fromkeys(wanted)
+
+
+def _cost(structure: Structure, group: WidthGroup, keep: int, unit: float) -> WidthCost:
+    return WidthCost(
+        kind=group.kind,
+        block=group.block,
+        number=group.number,
+        keep=keep,
+        of=group.size,
+        macs=unit * (group.size - keep),
+        loss=structure.loss(group, keep),
+    )
