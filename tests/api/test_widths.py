@@ -196,3 +196,20 @@ def test_an_inspection_names_what_is_coupled_and_what_a_cut_would_cost(capsys):
     assert "192 of 256" in shown
     assert run(["inspect", str(MODEL), "--sensitivity"]) == 1
     assert "no data to choose widths by" in capsys.readouterr().err
+
+
+def test_the_proof_of_widths_fails_where_one_weight_is_another(compiled):
+    from edgeprune._loading import opened
+    from edgeprune._width_proof import prove_widths
+    from edgeprune_passes.remove_channels import RemoveChannels
+
+    result, out = compiled
+    arrays = read_arrays(out / "widths.npz", result.plan.widths_sha256)
+    feed = {"image": np.load(DATA)["image"][:1].astype(np.float32)}
+    with opened(MODEL, options()) as loaded:
+        narrow = loaded.dense.clone()
+        RemoveChannels(result.plan.widths, arrays).apply(narrow)
+        assert prove_widths(loaded.dense, narrow, result.plan, arrays, feed, threads=1).passed
+        name = "mlp.2/kept"
+        other = {**arrays, name: np.setdiff1d(np.arange(256), arrays[name])[: len(arrays[name])]}
+        assert not prove_widths(loaded.dense, narrow, result.plan, other, feed, threads=1).passed
