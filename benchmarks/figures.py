@@ -35,7 +35,7 @@ def main() -> None:
 def figures() -> str:
     """The block between the marks."""
     deit, saliency = load("deit_tiny"), load("saliency")
-    machine = deit["strategies"]["machine"]
+    machine = deit["latency"]["machine"]
     lines = [
         "DeiT-Tiny with its published weights, nothing trained; decided on 100 photographs, scored on 400 others:",
         "",
@@ -50,7 +50,7 @@ def figures() -> str:
         f"ones on {saliency['photographs']} photographs."
     )
     where = (
-        f"Measured on {machine['cpu']}, {machine['threads']} threads, medians of interleaved runs; a busy machine, so "
+        f"Measured on {machine['cpu']}, {machine['threads']} thread(s), medians of interleaved runs; a busy machine, so "
         "read ratios. Tables of all strategies, the published methods beside ours, engines and architectures are in "
         "[benchmarks/results](benchmarks/results); `make bench` makes them again."
     )
