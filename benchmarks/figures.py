@@ -49,8 +49,9 @@ def figures() -> str:
         f"the decoder: {best['macs_ratio']:.2f} of the MACs, maps correlate {best['correlation']:.3f} with the dense "
         f"ones on {saliency['photographs']} photographs."
     )
+    threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     where = (
-        f"Measured on {machine['cpu']}, {machine['threads']} thread(s), medians of interleaved runs; a busy machine, so "
+        f"Measured on {machine['cpu']}, {threads}, medians of interleaved runs; a busy machine, so "
         "read ratios. Tables of all strategies, the published methods beside ours, engines and architectures are in "
         "[benchmarks/results](benchmarks/results); `make bench` makes them again."
     )
