@@ -41,7 +41,8 @@ def sensitivity_of(loaded: Loaded, options: Options, progress: Progress) -> tupl
         rows: list[WidthCost] = []
         for group in structure.widths.groups:
             unit = macs_of_unit(loaded.dense, group) / job.bench.dense_macs
-            rows += [_cost(structure, group, keep, unit) for keep in _counts(group)]
+            counts = sorted(_counts(group))  # the fewest first: the order of what goes is made once
+            rows += [_cost(structure, group, keep, unit) for keep in counts]
             stage.advance(1)
     return tuple(rows)
 

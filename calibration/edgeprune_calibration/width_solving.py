@@ -83,15 +83,15 @@ class WidthSolver:
             return 0.0
         if group.kind == "head-size":
             return self.bases(group).loss(keep)
-        order = self.order(group)
+        order = self.order(group, keep)
         return float(order.loss[group.size - keep - 1]) / max(order.energy, 1e-30)
 
-    def order(self, group: WidthGroup) -> Elimination:
-        """The order in which the units of an MLP, or heads, go."""
-        if group.name not in self._orders:
-            fewest = max(1, group.size // 8)
+    def order(self, group: WidthGroup, keep: int) -> Elimination:
+        """The order in which the units of an MLP, or heads, go until `keep` are left; ask for the fewest first."""
+        known = self._orders.get(group.name)
+        if known is None or group.size - len(known.order) > keep:
             affine, moments = affine_of(group), self.moments[site_of(group)]
-            self._orders[group.name] = eliminate(moments.fit, affine.weighed, group.rows, fewest)
+            self._orders[group.name] = eliminate(moments.fit, affine.weighed, group.rows, keep)
         return self._orders[group.name]
 
     def bases(self, group: WidthGroup) -> _Bases:
@@ -128,7 +128,7 @@ class WidthSolver:
         return group
 
     def _eliminated(self, group: WidthGroup, keep: int) -> WidthSolution:
-        kept = self.order(group).kept(keep, group.size)
+        kept = self.order(group, keep).kept(keep, group.size)
         solved = resolve(self.moments[site_of(group)], affine_of(group), group.mask(kept)[group.rows])
         return _solution(group, kept, solved)
 
