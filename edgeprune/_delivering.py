@@ -81,7 +81,7 @@ class Delivery:
     def _for_targets(self, folder: Path, report: Report, plan: bytes) -> Report:
         if not self.targets:
             return report
-        feeds = self._feeds()
+        feeds = self._feeds(next(iter(report.plan.inputs.values()))[0])
         graphs: dict[Name, ir.Model] = {"model": self.pruned, "dense": self.dense}
         lowerings = Lowerings(graphs, report.plan, feeds[0] if feeds else None, self.options.threads)
         engines: list[EngineBuild] = []
@@ -107,13 +107,11 @@ class Delivery:
         found = [(target, lowerings.findings(lowerings.on_device(target), target)) for target in there]
         return [f"{target.name}: {f}" for target, every in found for f in every if f.severity != "note"]
 
-    def _feeds(self) -> list[Feed]:
+    def _feeds(self, batch: int) -> list[Feed]:
         if self.data is None:
             return []
         few = self.data.subset(range(min(_TRIED, len(self.data))))
-        batch = next(iter(self.pruned.graph.inputs)).shape
-        size = batch[0] if batch is not None and isinstance(batch[0], int) else 1
-        return [feed for _, feed in few.feeds(batch=size)]
+        return [feed for _, feed in few.feeds(batch=batch)]
 
     def _pictured(self, folder: Path, report: Report) -> Report:
         """With maps of what became of tokens, and the worst samples."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeprune.core.results import BlockLatency, Latency
+from edgeprune.core.results import Latency
+from edgeprune_targets.blocks import side_by_side
 from edgeprune_targets.latency import METHOD, compare, estimate
 
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ def modelled(
 def _row(dense: ir.Model, pruned: ir.Model, target: Target, precision: Precision) -> Latency:
     before, after = estimate(dense, target, precision), estimate(pruned, target, precision)
     times = [{part.block: part.ms for part in each.blocks} for each in (before, after)]
-    blocks = tuple(
-        BlockLatency(block=block, dense_ms=times[0].get(block, 0.0), pruned_ms=times[1].get(block, 0.0))
-        for block in sorted(times[0].keys() | times[1].keys())
-    )
     return Latency(
         target=target.name,
         kind="modelled",
@@ -47,5 +44,5 @@ def _row(dense: ir.Model, pruned: ir.Model, target: Target, precision: Precision
         dense_interval_ms=before.interval,
         pruned_interval_ms=after.interval,
         speedup_interval=compare(before, after),
-        blocks=blocks,
+        blocks=side_by_side(*times),
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprune.core.errors import PlanError
-from edgeprune.core.flow import rules, rules_math
-from edgeprune.core.refusals import Refusal, RefusalCode
+from edgeprune.core.refusals import Refusal
 from edgeprune_passes._layout import reshape
-from edgeprune_passes.scores import attributes_of, class_row, patches_of, refuse_class_row
+from edgeprune_passes.scores import attributes_of, class_row, patches_of, refuse_class_row, refuse_probabilities
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -36,13 +35,7 @@ def refuse_received(block: Block, prefix: int, score: str) -> Refusal | None:
     by_row = refuse_class_row(block, prefix)
     if score == "class-row" or by_row is None:
         return by_row if score == "class-row" else None
-    if block.attention.query is None:
-        return Refusal(RefusalCode.NOT_APPLICABLE, "queries and keys were not found in this spelling of attention")
-    for node in block.attention.between:
-        if rules.RULES.get(node.op_type) not in {rules_math.elementwise, rules_math.unary}:
-            reason = f"{node.op_type} between the scores and the softmax mixes rows"
-            return Refusal(RefusalCode.NOT_APPLICABLE, reason, (str(node.name),))
-    return None
+    return refuse_probabilities(block)
 
 
 def received(site: Site, tape: Tape, score: str, threshold: float) -> ir.Value:

@@ -26,10 +26,15 @@ def refuse_class_row(block: Block, prefix: int) -> Refusal | None:
     """Why the class token's attention cannot be computed beside a block, or None."""
     if prefix == 0:
         return Refusal(RefusalCode.NO_CLASS_TOKEN, "the model has no class token")
+    if block.attention.query is not None and is_causal(block.attention):
+        return Refusal(RefusalCode.NO_CLASS_TOKEN, "attention is causal, so the first token sees no other")
+    return refuse_probabilities(block)
+
+
+def refuse_probabilities(block: Block) -> Refusal | None:
+    """Why rows of the attention cannot be computed again beside a block, or None."""
     if block.attention.query is None:
         return Refusal(RefusalCode.NOT_APPLICABLE, "queries and keys were not found in this spelling of attention")
-    if is_causal(block.attention):
-        return Refusal(RefusalCode.NO_CLASS_TOKEN, "attention is causal, so the first token sees no other")
     for node in block.attention.between:
         if rules.RULES.get(node.op_type) not in {rules_math.elementwise, rules_math.unary}:
             reason = f"{node.op_type} between the scores and the softmax mixes rows"

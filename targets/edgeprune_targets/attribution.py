@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.core.errors import TargetError
 from edgeprune.core.results import BlockLatency
-from edgeprune_targets.blocks import block_in_name, blocks_of
+from edgeprune_targets.blocks import block_in_name, blocks_of, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -124,10 +124,7 @@ def block_latencies(
     """
     before = {block: ms / dense.total_ms * dense_p50_ms for block, ms in dense.blocks}
     after = {block: ms / pruned.total_ms * pruned_p50_ms for block, ms in pruned.blocks}
-    return tuple(
-        BlockLatency(block=block, dense_ms=before.get(block, 0.0), pruned_ms=after.get(block, 0.0))
-        for block in sorted(before.keys() | after.keys())
-    )
+    return side_by_side(before, after)
 
 
 def read_profile(text: str) -> tuple[tuple[str, float], ...]:

@@ -6,10 +6,11 @@ import re
 from typing import TYPE_CHECKING
 
 from edgeprune.core.graph import PREFIX, producers
+from edgeprune.core.results import BlockLatency
 from edgeprune_targets.attentions import core_of, is_attention
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -58,3 +59,11 @@ def _projection(node: ir.Node) -> ir.Node:
             return node
         at = above[0]
     return node
+
+
+def side_by_side(dense: Mapping[int, float], pruned: Mapping[int, float]) -> tuple[BlockLatency, ...]:
+    """Milliseconds by block of two graphs as rows, ordered; a block that one does not have takes no time there."""
+    return tuple(
+        BlockLatency(block=block, dense_ms=dense.get(block, 0.0), pruned_ms=pruned.get(block, 0.0))
+        for block in sorted(dense.keys() | pruned.keys())
+    )
