@@ -4,6 +4,7 @@
 1   refused, the input is invalid, or interrupted
 2   wrong usage
 3   a limit that the user set with --max-drift was passed
+4   a proof failed; what was written is there to be looked at
 70  a bug of ours
 """
 
@@ -13,11 +14,15 @@ import os
 import sys
 import traceback
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeprune.config import ConfigError
 from edgeprune.core.errors import EdgepruneError, PassError, ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class ExitCode(IntEnum):
@@ -27,6 +32,7 @@ class ExitCode(IntEnum):
     INVALID = 1
     USAGE = 2
     LIMIT = 3
+    UNPROVED = 4
     BUG = 70
 
 
@@ -46,6 +52,17 @@ def render_error(error: BaseException, *, debug: bool) -> ExitCode:
         click.echo(err=True)
         _say("hint", hint, "cyan")
     return code
+
+
+def end_with(failed: Sequence[str]) -> ExitCode:
+    """Say on stderr which proofs failed, so that no script takes the files for good; return the code to exit with."""
+    for sentence in failed:
+        _say("error", sentence, "red")
+    if not failed:
+        return ExitCode.DONE
+    click.echo(err=True)
+    _say("hint", "do not deploy it; what was written is there to be looked at: please report this model", "cyan")
+    return ExitCode.UNPROVED
 
 
 def _explain(error: BaseException) -> tuple[ExitCode, str, str]:

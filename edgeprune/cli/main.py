@@ -27,7 +27,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 _EPILOG = """Options can also be given as EDGEPRUNE_* variables and in edgeprune.toml; the command line beats the
 variables, and these beat the file. Exit codes: 0 done, 1 refused, invalid input or interrupted, 2 wrong usage,
-3 past a --max-drift limit, 70 a bug in edgeprune."""
+3 past a --max-drift limit, 4 a proof failed, 70 a bug in edgeprune."""
 
 
 @click.group("edgeprune", context_settings=_SETTINGS, epilog=_EPILOG)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from edgeprune.core.plan import Plan
 from edgeprune.core.results import Drift, EngineBuild, Latency, Validation
 from edgeprune.report.judging import Tone, engine_words, headline, known_as, sure_gain
+from edgeprune.report.proofs import error_words, failed_proofs
 from edgeprune.report.report import Report
 from edgeprune.report.words import between, listed, percent, samples_words, small, times
 
@@ -71,7 +72,7 @@ class Verdict:
 
 def verdict_of(report: Report) -> Verdict:
     """Judge a report by what it holds; what was not looked at is said to be unknown."""
-    proof = _proof(report.validation)
+    proof = _proof(report)
     rows = headline(report.latency, report.plan.targets)
     pace = _pace(rows, loud=report.plan.output is None)
     sentences = [
@@ -204,22 +205,18 @@ def _speed(rows: Sequence[Latency]) -> Finding:
     return Finding(name="speed", figure=times(row.speedup), words=f"{known_as(row)}, on {place}", tone=tone)
 
 
-def _proof(validation: Validation) -> Finding:
-    identity, exactness = validation.identity, validation.exactness or validation.widths
-    failed = validation.widths is not None and not validation.widths.passed
-    exactness = validation.widths if failed else exactness
-    if identity is False:
-        words = "with all tokens kept, the outputs are NOT the dense model's"
-        return Finding(name="proof", figure="FAILED", words=words, tone="bad")
+def _proof(report: Report) -> Finding:
+    validation = report.validation
+    failed = failed_proofs(validation, report.lowerings)
+    if failed:
+        return Finding(name="proof", figure="FAILED", words="; ".join(failed), tone="bad")
+    exactness = validation.exactness or validation.widths
     if exactness is None:
-        same = "; with all tokens kept, the outputs are the dense model's bit for bit" if identity else ""
+        same = "; with all tokens kept, the outputs are the dense model's bit for bit" if validation.identity else ""
         return Finding(name="proof", figure="not run", words=f"the cuts were not proved{same}", tone="unsure")
-    error = f"error {exactness.max_abs_error:.1e} at scale {exactness.max_abs_value:.1e} ({exactness.method})"
-    if not exactness.passed:
-        words = f"the cuts are NOT the independent reference's: {error}"
-        return Finding(name="proof", figure="FAILED", words=words, tone="bad")
-    whole = "bit for bit with all tokens kept; " if identity else ""
-    return Finding(name="proof", figure="exact", words=f"{whole}with the cuts, {error}", tone="good")
+    whole = "bit for bit with all tokens kept; " if validation.identity else ""
+    words = f"{whole}with the cuts, {error_words(exactness)}"
+    return Finding(name="proof", figure="exact", words=words, tone="good")
 
 
 def _engines(engines: Sequence[EngineBuild]) -> Finding:
@@ -243,13 +240,9 @@ def _all_fused(built: Sequence[EngineBuild]) -> str:
 
 
 def _worst(report: Report, rows: Sequence[Latency]) -> str:
-    proof = _proof(report.validation)
+    proof = _proof(report)
     if proof.tone == "bad":
         return proof.words
-    for lowering in report.lowerings:
-        if not lowering.passed:
-            error = f"error {lowering.max_abs_error:.1e}"
-            return f"the graph written for {lowering.runtime} does NOT compute the same: {error}"
     for engine in sorted(report.engines, key=lambda engine: engine.check is None or engine.check.passed):
         words, tone = engine_words(engine)
         if tone == "bad":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from edgeprune.cli.main import run
@@ -102,6 +104,19 @@ def test_inspect_tells_the_blocks(capfd):
     assert {fit.name for fit in inspection.strategies if fit.refused is None} >= {"cls-topk", "tome", "prune-merge"}
     assert run(["inspect", MODEL]) == 0
     assert "6 blocks, 65 tokens of which 1 prefix" in " ".join(capfd.readouterr().out.split())
+
+
+def test_a_model_that_fails_its_proof_ends_in_an_error(compiled, capfd):
+    path = compiled / "model.onnx"
+    model = onnx.load(path)
+    weight = max(model.graph.initializer, key=lambda value: len(value.raw_data))
+    weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * 1.5).tobytes()
+    onnx.save(model, path)
+    assert run(["validate", MODEL, str(path), "--data", DATA, "--samples", "8", "--json"]) == 4
+    captured = capfd.readouterr()
+    assert from_json(captured.out.encode(), ValidationReport).validation.drift
+    assert captured.err.startswith("error: the cuts are NOT the independent reference's: error ")
+    assert "hint: do not deploy it" in captured.err
 
 
 def test_validate_measures_drift_on_data(compiled, capfd):

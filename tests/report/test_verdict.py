@@ -11,6 +11,7 @@ import pytest
 from edgeprune.core.plan import OutputCut, StrategySpec
 from edgeprune.core.results import Drift, EngineCheck, Interval, Latency, Timing
 from edgeprune.report.judging import engine_words, headline, known_as, model_miss, sure_gain
+from edgeprune.report.proofs import failed_proofs
 from edgeprune.report.verdict import agreement_interval, chosen_candidate, verdict_of
 from edgeprune.report.words import between, listed, size, title_of
 
@@ -205,7 +206,24 @@ def test_an_engine_with_wrong_outputs_is_the_worst_warning(report):
 
 def test_a_lowering_that_computes_something_else_is_the_worst_warning(report):
     wrong = replace(report, lowerings=(replace(report.lowerings[0], max_abs_error=0.5, passed=False),))
-    assert verdict_of(wrong).warning == "the graph written for tensorrt-10.3 does NOT compute the same: error 5.0e-01"
+    verdict = verdict_of(wrong)
+    assert verdict.is_alarm
+    assert verdict.warning == (
+        "the graph lowered for tensorrt-10.3 does NOT give the compiled one's numbers: error 5.0e-01 at scale 8.0e+00"
+    )
+
+
+def test_every_proof_that_failed_is_named(report):
+    validation = report.validation
+    assert validation.exactness is not None
+    wrong = replace(validation.exactness, passed=False)
+    failed = failed_proofs(replace(validation, identity=False, exactness=wrong, widths=wrong))
+    assert [sentence.partition(" NOT ")[0] for sentence in failed] == [
+        "with all tokens kept, the outputs are",
+        "the cuts are",
+        "the cut widths are",
+    ]
+    assert failed_proofs(validation, report.lowerings, report.engines) == ()
 
 
 def test_several_engines_are_summed_and_the_missing_named(report):

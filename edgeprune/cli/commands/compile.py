@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from edgeprune.cli.errors import ExitCode, end_with
 from edgeprune.cli.options import (
     budget_options,
     data_options,
@@ -54,7 +55,7 @@ def compile_command(
     plan: Path | None,
     as_json: bool,
     **given: Any,
-) -> None:
+) -> ExitCode:
     """Compile MODEL, an ONNX file or a PyTorch source, to fewer tokens or narrower blocks.
 
     A PyTorch source is timm:NAME, pkg.module:factory, or a .pt2 file. Give one of --keep, --macs and --plan;
@@ -65,14 +66,17 @@ def compile_command(
     if not alone or plan is not None or (keep is not None and macs is not None):
         require_one(keep=keep, macs=macs, plan=plan)
     from edgeprune import api
+    from edgeprune.report.proofs import failed_proofs
 
     state = state_of(ctx)
     options = make_options(given, command=state.words)
     budget: dict[str, Any] = {"target": target, "keep": keep, "macs": macs, "plan": plan}
     result = api.compile(model, **budget, out=out, options=options, progress=progress_for(quiet=state.quiet))
+    report = result.report
     if as_json:
-        show_json(result.report)
-        return
-    from edgeprune.report.terminal import render_report
+        show_json(report)
+    else:
+        from edgeprune.report.terminal import render_report
 
-    show(render_report(result.report))
+        show(render_report(report))
+    return end_with(failed_proofs(report.validation, report.lowerings, report.engines))

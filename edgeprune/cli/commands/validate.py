@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from edgeprune.cli.errors import ExitCode, end_with
 from edgeprune.cli.options import data_options, json_option, make_options, run_options, shape_options
 from edgeprune.cli.output import show, show_json
 from edgeprune.cli.progress import progress_for
@@ -22,9 +23,10 @@ from edgeprune.cli.state import general_options, state_of
 @json_option
 @general_options
 @click.pass_context
-def validate_command(ctx: click.Context, /, dense: Path, pruned: Path, as_json: bool, **given: Any) -> None:
+def validate_command(ctx: click.Context, /, dense: Path, pruned: Path, as_json: bool, **given: Any) -> ExitCode:
     """Prove PRUNED against DENSE: identity, exactness, and drift on --data."""
     from edgeprune import api
+    from edgeprune.report.proofs import failed_proofs
 
     state = state_of(ctx)
     options = make_options(given, command=state.words)
@@ -32,7 +34,8 @@ def validate_command(ctx: click.Context, /, dense: Path, pruned: Path, as_json: 
     report = api.validate(dense, pruned, data=options.data, options=options, progress=progress)
     if as_json:
         show_json(report)
-        return
-    from edgeprune.report.terminal import render_validation
+    else:
+        from edgeprune.report.terminal import render_validation
 
-    show(render_validation(report))
+        show(render_validation(report))
+    return end_with(failed_proofs(report.validation))
