@@ -31,8 +31,15 @@ def output_folder(out: Path, *, force: bool) -> Iterator[Path]:
             yield made
             _take_place(made, out, Path(scratch) / "old")
     except OSError as error:
+        if not _is_about(error, out):
+            raise
         msg = f"cannot write {out}: {error.strerror or error}"
         raise EdgepruneError(msg, hint="free some space, or choose another folder with -o") from error
+
+
+def _is_about(error: OSError, out: Path) -> bool:
+    """Whether writing failed, and not the reading of some other file while the folder was filled."""
+    return error.filename is None or str(error.filename).startswith(str(out.parent))
 
 
 def _take_place(made: Path, out: Path, aside: Path) -> None:

@@ -36,3 +36,8 @@ def test_a_failure_of_the_work_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="broken"):
         work()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_file_that_cannot_be_read_is_not_called_a_failed_write(tmp_path):
+    with pytest.raises(FileNotFoundError), output_folder(tmp_path / "here" / "out", force=False):
+        (tmp_path / "elsewhere").read_bytes()
