@@ -20,6 +20,7 @@ def output_folder(out: Path, *, force: bool) -> Iterator[Path]:
     Raises:
         PlanError: if `out` exists and `force` is not set.
         EdgepruneError: if the disk is full or the place cannot be written.
+        OSError: what the work in between raised about other files.
     """
     check_free(out, force=force)
     out = out.absolute()
