@@ -21,6 +21,7 @@ Option: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "fp16"]
 WidthKind: TypeAlias = Literal["mlp", "heads", "head-size"]
 Restore: TypeAlias = Literal["auto", "last-seen", "nearest", "soft", "residual-delta", "cluster", "unmerge", "none"]
+Alignment: TypeAlias = Literal["none", "gap", "bias", "exact"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,8 @@ class Plan:
         output: reduction of the tokens that leave, which changes the interface; None leaves outputs as they are.
         eliminate_tail: compute only the rows that the head reads in the last block.
         restore: how tokens come back where the head or an output needs all of them.
+        alignment: how selective scans behind a cut let their state decay over the tokens that are gone; `exact` makes
+            the cut inside its block.
         widths: channels, heads and head sizes that are cut, in the order of their kind and block.
         widths_sha256: of the file with what is kept and the weights solved for it; empty where no width is cut.
         precision: of the engine; graph inputs and outputs stay fp32.
@@ -127,6 +130,7 @@ class Plan:
     output: OutputCut | None = None
     eliminate_tail: bool = True
     restore: Restore = "auto"
+    alignment: Alignment = "none"
     widths: tuple[WidthCut, ...] = ()
     widths_sha256: str = ""
     precision: Precision = "fp32"
@@ -190,8 +194,11 @@ def _check_widths(plan: Plan) -> None:
 
 
 def plan_to_json(plan: Plan) -> bytes:
-    """Serialise a plan; equal plans give equal bytes."""
-    return msgspec.json.format(msgspec.json.encode(plan, order="sorted"), indent=2) + b"\n"
+    """Serialise a plan; equal plans give equal bytes. What only scans have is left out where nothing is aligned."""
+    plain = msgspec.to_builtins(plan, order="sorted")
+    if plan.alignment == "none":
+        del plain["alignment"]
+    return msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n"
 
 
 def plan_from_json(data: bytes) -> Plan:

@@ -43,6 +43,14 @@ def test_a_schedule_never_grows_and_has_a_number_a_block(plan):
     assert all(schedule[cut.block] == cut.keep for cut in plan.cuts)
 
 
+def test_a_plan_that_aligns_nothing_has_the_bytes_of_one_that_knew_no_alignment():
+    assert b"alignment" not in plan_to_json(plan_of((1, 8)))
+    aligned = plan_of((1, 8), alignment="gap")
+    assert plan_from_json(plan_to_json(aligned)) == aligned
+    with pytest.raises(PlanError, match="alignment"):
+        plan_from_json(plan_to_json(aligned).replace(b'"gap"', b'"gaps"'))
+
+
 def test_the_schedule_holds_until_the_next_cut():
     assert plan_of((1, 10), (3, 4)).schedule() == (16, 10, 10, 4)
     assert plan_of().schedule() == (16,) * 4

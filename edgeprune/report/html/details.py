@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-import msgspec
-
-from edgeprune.core.plan import OutputCut, TokenCut
+from edgeprune.core.plan import OutputCut, TokenCut, plan_to_json
 from edgeprune.core.results import Candidate, EngineBuild
 from edgeprune.report.html.markup import Markup, el
 from edgeprune.report.html.parts import code, facts, more, prose, section, table
@@ -130,7 +128,7 @@ def origin_section(report: Report) -> Markup:
         ("precision", plan.precision),
         ("seed", plan.seed),
     ]
-    written = msgspec.json.format(msgspec.json.encode(plan, order="sorted"), indent=2).decode()
+    written = plan_to_json(plan).decode()
     cuts = table(
         "Cuts of the plan",
         ("block", "patch tokens kept", "strategy", "options"),
