@@ -26,6 +26,7 @@ class RefusalCode(str, Enum):
     RUNTIME_TOKEN_GATHER = "runtime-token-gather"
     SEGMENTS_DIFFER = "token-segments-differ"
     ORDER_SCAN = "scan-over-tokens"
+    NOT_SELECTIVE_SCAN = "not-a-selective-scan"
     PATCHES_IN_OUTPUT = "patch-tokens-in-output"
     NO_CLASS_TOKEN = "no-class-token"
     POSITION_BOUND = "position-bound"

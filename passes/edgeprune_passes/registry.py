@@ -47,6 +47,7 @@ _RESTORES = {
 }
 _PASSES = {
     "canonicalize": "edgeprune_passes.canonicalize:Canonicalize",
+    "raise-scans": "edgeprune_passes.raise_scans:RaiseScans",
     "eliminate-tail": "edgeprune_passes.eliminate_tail:EliminateTail",
     "reduce-tokens": "edgeprune_passes.reduce_tokens:ReduceTokens",
     "remove-channels": "edgeprune_passes.remove_channels:RemoveChannels",

@@ -17,6 +17,7 @@ from edgeprune.core.plan import StrategySpec, TokenCut, WidthCut
 from edgeprune.core.text import canonical_text
 from edgeprune_passes.canonicalize import Canonicalize
 from edgeprune_passes.eliminate_tail import EliminateTail
+from edgeprune_passes.raise_scans import RaiseScans
 from edgeprune_passes.reduce_tokens import ReduceTokens
 from edgeprune_passes.registry import make_strategy, strategies
 from edgeprune_passes.remove_channels import RemoveChannels
@@ -25,6 +26,7 @@ CARDS = Path(__file__).resolve().parents[2] / "passes" / "cards"
 PASSES: dict[str, Pass] = {
     "canonicalize": Canonicalize(batch=1),
     "eliminate-tail": EliminateTail(),
+    "raise-scans": RaiseScans(),
     "reduce-tokens": ReduceTokens(cuts=(TokenCut(block=0, keep=2, strategy=StrategySpec(name="uniform")),)),
     "remove-channels": RemoveChannels(
         cuts=(WidthCut(kind="mlp", block=0, keep=2, of=3),), arrays={"mlp.0/kept": np.array([0, 2])}

@@ -1,0 +1,54 @@
+"""Write every selective scan, however an export spells it, as the one operator of `edgeprune.core.scans`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from onnx_ir.passes import common
+
+from edgeprune.core.passes import PassResult
+from edgeprune.core.scans import carry_function
+from edgeprune_passes.scans._declined import DeclinedError
+from edgeprune_passes.scans._edit import let_go
+from edgeprune_passes.scans._tidy import tidy_result
+from edgeprune_passes.scans.scan_node import raise_scan
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeprune.core.refusals import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseScans:
+    """Raise Scan to `edgeprune::SelectiveScan`.
+
+    Rule: h_t = a_t * h_(t-1) + b_t with a = exp(step * A), b = input * B, and y = h . C.
+
+    Refuses: recurrences that are none: each stays as it is.
+    Cost: removes nodes; the scan itself computes what it did.
+    Source: Gu and Dao, Mamba (arXiv 2312.00752), section 3.
+    """
+
+    name: ClassVar[str] = "raise-scans"
+
+    def apply(self, model: ir.Model) -> PassResult:
+        """Rewrite `model` in place."""
+        loops = [node for node in model.graph if node.op_type == "Scan" and node.domain == ""]
+        refusals = [refusal for node in loops if (refusal := _raised(model, node)) is not None]
+        raised = len(loops) - len(refusals)
+        if loops:
+            common.RemoveUnusedNodesPass()(model)
+        if raised:
+            carry_function(model)
+        return PassResult(model, raised, tuple(refusals))
+
+
+def _raised(model: ir.Model, node: ir.Node) -> Refusal | None:
+    try:
+        tidy_result(model, raise_scan(model, node))
+    except DeclinedError as declined:
+        return declined.refusal
+    let_go(node)
+    return None

@@ -1,0 +1,67 @@
+"""ONNX's own Scan: a body that runs once a token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprune.core.graph import static_shape
+from edgeprune_passes.scans._body import Body, Stacked, flipped, new_tape, raise_body
+from edgeprune_passes.scans._declined import DeclinedError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeprune.core.tape import Tape
+
+
+def raise_scan(model: ir.Model, node: ir.Node) -> ir.Node:
+    """Write a selective scan instead of a Scan.
+
+    Raises:
+        DeclinedError: in what it is none.
+    """
+    body = node.attributes["body"].as_graph()
+    count = node.attributes["num_scan_inputs"].as_int()
+    states = len(node.inputs) - count
+    if states != 1:
+        raise DeclinedError(node, f"the Scan has {states} states, a selective scan has one")
+    tape = new_tape(model, node)
+    sources = [value for value in node.inputs[1:] if value is not None]
+    bulk, tokens = _bulk(tape, node, body, sources)
+    axes, backwards = _ints(node, "scan_output_axes"), _ints(node, "scan_output_directions")
+    stacked = tuple(
+        Stacked(inner, outer, axis, bool(back))
+        for inner, outer, axis, back in zip(
+            body.outputs[1:],
+            node.outputs[1:],
+            axes or [0] * len(body.outputs),
+            backwards or [0] * len(body.outputs),
+            strict=False,
+        )
+    )
+    initial = node.inputs[0]
+    assert initial is not None
+    found = Body(node, body, body.inputs[0], body.outputs[0], initial, node.outputs[0], stacked, tokens)
+    return raise_body(model, found, tape, bulk)
+
+
+def _bulk(tape: Tape, node: ir.Node, body: ir.Graph, sources: list[ir.Value]) -> tuple[dict[ir.Value, ir.Value], int]:
+    # What each scan input of the body is for all tokens, tokens in front and forwards.
+    axes = _ints(node, "scan_input_axes") or [0] * len(sources)
+    backwards = _ints(node, "scan_input_directions") or [0] * len(sources)
+    bulk: dict[ir.Value, ir.Value] = {}
+    tokens = 0
+    for inner, source, axis, back in zip(body.inputs[1:], sources, axes, backwards, strict=True):
+        shape = static_shape(source)
+        if shape is None:
+            raise DeclinedError(node, f"`{source.name}` has no static shape")
+        own = axis % len(shape)
+        tokens = shape[own]
+        value = flipped(tape, source, own) if back else source
+        perm = [own, *(i for i in range(len(shape)) if i != own)]
+        bulk[inner] = value if own == 0 else tape.op("Transpose", value, perm=perm)
+    return bulk, tokens
+
+
+def _ints(node: ir.Node, name: str) -> list[int]:
+    return list(node.attributes[name].as_ints()) if name in node.attributes else []
