@@ -12,6 +12,8 @@ from edgeprune.core.scans import carry_function
 from edgeprune_passes.scans._declined import DeclinedError
 from edgeprune_passes.scans._edit import let_go
 from edgeprune_passes.scans._tidy import tidy_result
+from edgeprune_passes.scans.causal_conv import trim_convolutions
+from edgeprune_passes.scans.flips import unify_flips
 from edgeprune_passes.scans.scan_node import raise_scan
 
 if TYPE_CHECKING:
@@ -38,11 +40,12 @@ class RaiseScans:
         loops = [node for node in model.graph if node.op_type == "Scan" and node.domain == ""]
         refusals = [refusal for node in loops if (refusal := _raised(model, node)) is not None]
         raised = len(loops) - len(refusals)
-        if loops:
+        smaller = unify_flips(model) + trim_convolutions(model)
+        if loops or smaller:
             common.RemoveUnusedNodesPass()(model)
         if raised:
             carry_function(model)
-        return PassResult(model, raised, tuple(refusals))
+        return PassResult(model, raised + smaller, tuple(refusals))
 
 
 def _raised(model: ir.Model, node: ir.Node) -> Refusal | None:

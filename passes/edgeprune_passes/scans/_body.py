@@ -12,6 +12,7 @@ from edgeprune.core.tape import Tape, fresh_name
 from edgeprune_passes.scans._affine import split_state
 from edgeprune_passes.scans._declined import DeclinedError
 from edgeprune_passes.scans._edit import replace_value
+from edgeprune_passes.scans._flips import flipped
 from edgeprune_passes.scans._lift import Lifter
 from edgeprune_passes.scans._refine import Recurrence, refine
 
@@ -124,15 +125,6 @@ def _lifted(lifter: Lifter, tape: Tape, stacked: Stacked, states: ir.Value) -> i
     if stacked.axis == 0:
         return tape.op("Identity", value)
     return tape.op("Transpose", value, perm=_moved(tuple(range(rank)), stacked.axis))
-
-
-def flipped(tape: Tape, value: ir.Value, axis: int) -> ir.Value:
-    """The value with one axis backwards, in the one spelling that holds for any length."""
-    last, first = tape.ints([-1]), tape.ints([FIRST])
-    return tape.op("Slice", value, last, first, tape.ints([axis]), last)
-
-
-FIRST = -(1 << 63)  # a stop before the first element, whatever the length
 
 
 def _moved(order: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprune.core.graph import static_shape
-from edgeprune_passes.scans._body import Body, Stacked, flipped, new_tape, raise_body
+from edgeprune_passes.scans._body import Body, Stacked, new_tape, raise_body
 from edgeprune_passes.scans._declined import DeclinedError
+from edgeprune_passes.scans._flips import flipped
 
 if TYPE_CHECKING:
     import onnx_ir as ir
