@@ -49,7 +49,8 @@ def exactness(loaded: Loaded, pruned: ir.Model, plan: Plan, feed: Feed, threads:
     """The pruned graph against the masked dense one; None if the plan cuts nothing."""
     if not plan.cuts and plan.output is None:
         return None
-    cuts = [loaded.found.blocks[cut.block].cut for cut in plan.cuts]
+    blocks = [loaded.found.block(cut.block) for cut in plan.cuts]
+    cuts = [block.cut for block in blocks if block is not None]
     if plan.output is not None:
         cuts.append(require_readout(loaded.dense, loaded.found).value)
     sites = find_sites(pruned, plan, [str(value.name) for value in cuts if value is not None])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 PREFIX = "edgeprune/"
+_LOST = re.compile(re.escape(PREFIX) + r"attention-sublayer/(\d+)/")
 
 
 def name_of(thing: ir.Node | ir.Value) -> str:
@@ -90,3 +93,9 @@ def upstream(value: ir.Value) -> set[ir.Node]:
         seen.add(node)
         stack.extend(v.producer() for v in node.inputs if v is not None)
     return seen
+
+
+def block_numbers(nodes: Iterable[ir.Node]) -> Iterator[int]:
+    """Indices of the blocks that have an attention: those whose attention edgeprune took out are passed over."""
+    lost = {int(found.group(1)) for node in nodes if (found := _LOST.match(node.name or ""))}
+    return (number for number in count() if number not in lost)

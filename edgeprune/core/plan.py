@@ -19,9 +19,12 @@ SCHEMA = 1
 
 Option: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "fp16"]
-WidthKind: TypeAlias = Literal["mlp", "heads", "head-size"]
+WidthKind: TypeAlias = Literal["mlp", "heads", "head-size", "attention-sublayer", "mlp-sublayer"]
 Restore: TypeAlias = Literal["auto", "last-seen", "nearest", "soft", "residual-delta", "cluster", "unmerge", "none"]
 Alignment: TypeAlias = Literal["none", "gap", "bias", "exact"]
+
+# Of these kinds all goes, and a constant row takes the place.
+SUBLAYERS: tuple[WidthKind, ...] = ("attention-sublayer", "mlp-sublayer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,8 @@ class OutputCut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WidthCut:
-    """In one block, keep some of the MLP's channels, of the heads, or of the coordinates of every head.
+    """In one block, keep some of the MLP's channels, of the heads, or of the coordinates of every head; or, of a whole
+    attention or MLP, only its mean.
 
     Which they are, and the weights that were solved anew for them, are too many numbers for this file: they lie beside
     it, in the file that `Plan.widths_sha256` names.
@@ -82,7 +86,7 @@ class WidthCut:
         kind: what is removed.
         block: index of the block, 0-based.
         number: tells apart several of one kind in a block.
-        keep: how many stay.
+        keep: how many stay; 0 of 1 for a sublayer.
         of: how many there were.
     """
 
@@ -182,15 +186,34 @@ def _check_widths(plan: Plan) -> None:
         if (cut.kind, cut.block, cut.number) in seen or not 0 <= cut.block < plan.blocks:
             msg = f"the {cut.kind} width of block {cut.block} is cut twice, or there is no such block: {where}"
             raise PlanError(msg, hint="list every width once, by the index of its block")
-        if not 1 <= cut.keep < cut.of:
+        fewest = 0 if cut.kind in SUBLAYERS else 1
+        if not fewest <= cut.keep < cut.of:
             msg = (
                 f"block {cut.block} keeps {cut.keep} of {cut.of} ({cut.kind}), expected fewer and at least one: {where}"
             )
             raise PlanError(msg, hint="leave out widths that stay as they are")
         seen.add((cut.kind, cut.block, cut.number))
+    _check_sublayers(plan, seen)
     if bool(plan.widths) != bool(plan.widths_sha256):
         msg = "a plan that cuts widths names the file of their weights, and no other does: `widths_sha256`"
         raise PlanError(msg, hint="use plan.json as it was written, with widths.npz beside it")
+
+
+def _check_sublayers(plan: Plan, seen: set[tuple[str, int, int]]) -> None:
+    """Check that nothing is cut in what is gone.
+
+    Raises:
+        PlanError: naming the cut.
+    """
+    for i, cut in enumerate(plan.cuts):
+        if ("attention-sublayer", cut.block, 0) in seen:
+            msg = f"tokens are cut behind the attention of block {cut.block}, which is replaced by its mean: `cuts[{i}]`"
+            raise PlanError(msg, hint="cut tokens in a block that keeps its attention")
+    of = {"mlp": "mlp-sublayer", "heads": "attention-sublayer", "head-size": "attention-sublayer"}
+    for i, width in enumerate(plan.widths):
+        if (of.get(width.kind, ""), width.block, width.number) in seen:
+            msg = f"the {width.kind} width of block {width.block} is cut, and its sublayer is gone: `widths[{i}]`"
+            raise PlanError(msg, hint="cut a width, or replace its sublayer by the mean")
 
 
 def plan_to_json(plan: Plan) -> bytes:

@@ -11,7 +11,7 @@ from edgeprune.core.errors import ModelError
 from edgeprune.core.flow.call import sole_tokens
 from edgeprune.core.flow.engine import Flow, run_flow
 from edgeprune.core.flow.labels import Resize
-from edgeprune.core.graph import captured, consumers, downstream, name_of
+from edgeprune.core.graph import block_numbers, captured, consumers, downstream, name_of
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.source import Stream, candidates, settle
 
@@ -61,6 +61,10 @@ class Recognition:
     blocks: tuple[Block, ...]
     refusals: tuple[Refusal, ...]
     head_refusals: tuple[Refusal, ...] = ()
+
+    def block(self, index: int) -> Block | None:
+        """The block of an index; blocks that lost their attention are not there, and the others keep their indices."""
+        return next((block for block in self.blocks if block.index == index), None)
 
     @property
     def found(self) -> Stream:
@@ -159,6 +163,7 @@ def _blocks(nodes: Sequence[ir.Node], stream: Stream, attentions: Sequence[Atten
     tree = token_dominators(nodes, stream)
     blocks: list[Block] = []
     group: list[Attention] = []
+    numbers = block_numbers(nodes)
     for i, attention in enumerate(attentions):
         group.append(attention)
         after = downstream([attention.probs])
@@ -169,7 +174,7 @@ def _blocks(nodes: Sequence[ir.Node], stream: Stream, attentions: Sequence[Atten
         else:
             goal = tree.chain(tree.common(_exits(stream, after)))
         cut = next((v for v in goal if v.producer() in after and is_residual(stream.flow, v)), None)
-        blocks.append(Block(len(blocks), tuple(group), cut))
+        blocks.append(Block(next(numbers), tuple(group), cut))
         group = []
     return tuple(blocks)
 

@@ -77,8 +77,10 @@ def cut_output(model: ir.Model, found: Recognition, readout: ReadOut, cut: Outpu
     before = to_stream(tape, value, label, stream.batch)
     patches = state.tokens - stream.prefix
     chooser = KeepAll() if strategy.merges and cut.keep == patches else strategy
+    block = found.block(readout.block)
+    assert block is not None
     site = Site(
-        block=found.blocks[readout.block],
+        block=block,
         stream=before,
         tokens=state.tokens,
         prefix=stream.prefix,
@@ -121,7 +123,9 @@ def _check(readout: ReadOut, found: Recognition, strategy: Strategy, cut: Output
     if readout.value.dtype != ir.DataType.FLOAT:
         msg = f"the read-out `{readout.value.name}` is {readout.value.dtype}, expected FLOAT"
         raise PlanError(msg, hint="export the model in fp32; --precision fp16 types the engine")
-    refusal = strategy.refuses(found.blocks[readout.block], stream.prefix)
+    block = found.block(readout.block)
+    assert block is not None
+    refusal = strategy.refuses(block, stream.prefix)
     if refusal is not None:
         msg = f"the strategy {strategy.name} refuses the read-out behind block {readout.block}: {refusal}"
         raise PlanError(msg, hint="`edgeprune strategies` says when each strategy refuses")

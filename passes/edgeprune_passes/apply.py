@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from onnx_ir.passes import common
 
 from edgeprune.core.passes import PassResult, Pipeline
+from edgeprune.core.plan import SUBLAYERS
 from edgeprune_passes.eliminate_tail import EliminateTail
 from edgeprune_passes.reduce_tokens import ReduceTokens
 from edgeprune_passes.registry import make_pass
 from edgeprune_passes.remove_channels import RemoveChannels
+from edgeprune_passes.remove_sublayers import RemoveSublayers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,8 +27,8 @@ _IR_VERSION = 10
 def apply_plan(model: ir.Model, plan: Plan, arrays: Arrays | None = None) -> PassResult:
     """Rewrite a model in canonical form by a plan, in place.
 
-    Widths go first, while every block still has its whole attention; then the last block's tail: cuts above it find it
-    as it is, and no cut of tokens is ever made inside it.
+    Widths go first, while every block still has its whole attention, and sublayers next: no cut of tokens is in a block
+    that loses its attention. Then the last block's tail: cuts above it find it as it is, and none is ever made inside.
 
     Args:
         model: is rewritten.
@@ -37,7 +39,9 @@ def apply_plan(model: ir.Model, plan: Plan, arrays: Arrays | None = None) -> Pas
         PlanError: if a cut cannot be made.
         PassError: if a pass broke the graph.
     """
-    widths = (RemoveChannels(plan.widths, arrays or {}),) if plan.widths else ()
+    parts = RemoveChannels, RemoveSublayers
+    of = [tuple(cut for cut in plan.widths if (cut.kind in SUBLAYERS) == whole) for whole in (False, True)]
+    widths = tuple(part(cuts, arrays or {}) for part, cuts in zip(parts, of, strict=True) if cuts)
     tail = (EliminateTail(),) if plan.eliminate_tail else ()
     more = tuple(make_pass(spec) for spec in plan.passes)
     reduce = ReduceTokens(cuts=plan.cuts, restore=plan.restore, output=plan.output)

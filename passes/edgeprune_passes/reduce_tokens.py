@@ -132,7 +132,7 @@ class _Work:
         Raises:
             PlanError: if there is none, or the strategy cannot do what the cut asks.
         """
-        block = self.found.blocks[cut.block] if cut.block < len(self.found.blocks) else None
+        block = self.found.block(cut.block)
         if block is None or block.cut is None:
             msg = f"block {cut.block} has no cut point; the model has {len(self.found.blocks)} blocks"
             raise PlanError(msg, hint="`edgeprune inspect` lists the cut points")

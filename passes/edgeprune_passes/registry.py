@@ -51,6 +51,7 @@ _PASSES = {
     "eliminate-tail": "edgeprune_passes.eliminate_tail:EliminateTail",
     "reduce-tokens": "edgeprune_passes.reduce_tokens:ReduceTokens",
     "remove-channels": "edgeprune_passes.remove_channels:RemoveChannels",
+    "remove-sublayers": "edgeprune_passes.remove_sublayers:RemoveSublayers",
     "graphsurgeon": "edgeprune_passes.graphsurgeon:Graphsurgeon",
 }
 

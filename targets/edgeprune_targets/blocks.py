@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from edgeprune.core.graph import PREFIX, producers
+from edgeprune.core.graph import PREFIX, block_numbers, producers
 from edgeprune.core.results import BlockLatency
 from edgeprune_targets.attentions import core_of, is_attention
 
@@ -35,7 +35,8 @@ def blocks_of(nodes: Sequence[ir.Node]) -> dict[ir.Node, int]:
         nodes: of one graph, in its order.
     """
     starts: dict[ir.Node, int] = {}
-    for index, anchor in enumerate(node for node in nodes if is_attention(node)):
+    anchors = [node for node in nodes if is_attention(node)]
+    for index, anchor in zip(block_numbers(nodes), anchors, strict=False):
         for member in core_of(anchor):
             starts.setdefault(member, index)
             for node in producers(member):

@@ -12,6 +12,7 @@ from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.widths.flow import Order, run_widths
 from edgeprune.core.widths.groups import Widths, make_group
 from edgeprune.core.widths.heads import find_heads
+from edgeprune.core.widths.sublayers import ACTIVATIONS, find_sublayers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from edgeprune.core.widths.groups import WidthGroup
     from edgeprune.core.widths.units import Units
 
-_ACTIVATIONS = set("Elu Erf Gelu HardSigmoid HardSwish LeakyRelu Mish Relu Sigmoid Softplus Swish Tanh".split())
-
 
 def find_widths(model: ir.Model, found: Recognition) -> Widths:
     """All width groups of a model in canonical form, MLPs first, in the order of their blocks."""
@@ -33,7 +32,8 @@ def find_widths(model: ir.Model, found: Recognition) -> Widths:
     order = Order(list(model.graph))
     mlps, declined = _Mlps(order, found).find()
     attended = find_heads(order, found)
-    return Widths((*mlps, *attended.groups), (*declined, *attended.refusals))
+    sublayers, whole = find_sublayers(order, found, mlps)
+    return Widths((*mlps, *attended.groups), (*declined, *attended.refusals, *whole), sublayers)
 
 
 class _Mlps:
@@ -86,7 +86,8 @@ class _Mlps:
         return run_widths(self.order, seeds_of(producers))
 
     def _block(self, node: ir.Node) -> int:
-        return max((i for i, behind in enumerate(self.behind) if node in behind), default=0)
+        behind = zip(self.found.blocks, self.behind, strict=True)
+        return max((block.index for block, nodes in behind if node in nodes), default=0)
 
 
 def seeds_of(producers: Sequence[Linear]) -> dict[ir.Value, Units]:
@@ -103,7 +104,7 @@ def seeds_of(producers: Sequence[Linear]) -> dict[ir.Value, Units]:
 def _is_active(flow: WidthFlow) -> bool:
     """Whether the units pass an activation: then somebody meant an MLP."""
     made_by = (value.producer() for value in flow.units)
-    return any(node is not None and node.op_type in _ACTIVATIONS for node in made_by)
+    return any(node is not None and node.op_type in ACTIVATIONS for node in made_by)
 
 
 def _no_consumer(flow: WidthFlow) -> Refusal | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.core.graph import name_of
+from edgeprune.core.graph import name_of, static_shape
 from edgeprune.core.widths.call import Edit, WidthCall
 from edgeprune.core.widths.units import Unions
 
@@ -107,12 +107,62 @@ class WidthGroup:
         return mask
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sublayer:
+    """An attention or an MLP as a whole, which a constant row can stand for.
+
+    Attributes:
+        kind: which of the two.
+        block: 0-based.
+        number: tells apart several MLPs in a block.
+        join: the residual Add that takes it to the stream.
+        index: which input of `join` it makes; the other one is the stream.
+        nodes: that are computed for it alone, in the order of the graph.
+    """
+
+    kind: WidthKind
+    block: int
+    number: int = 0
+    join: ir.Node
+    index: int
+    nodes: tuple[ir.Node, ...]
+
+    @property
+    def size(self) -> int:
+        """It is there, or it is not."""
+        return 1
+
+    @property
+    def name(self) -> str:
+        """`mlp-sublayer.3`."""
+        return group_name(self.kind, self.block, self.number)
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """Shape of the constant that stands for it: the features of the stream."""
+        return (static_shape(_input_of(self.join, self.index)) or ())[-1:]
+
+    @property
+    def coupled(self) -> tuple[str, ...]:
+        """Names of the weights that go with it."""
+        inside = set(self.nodes)
+        read = [v for node in self.nodes for v in node.inputs if v is not None and v.const_value is not None]
+        alone = [v for v in read if v.const_value.dtype.is_floating_point() and {u.node for u in v.uses()} <= inside]
+        return tuple(dict.fromkeys(name_of(value) for value in alone))
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """No literal names its size."""
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Widths:
-    """The width groups of a model, and what was declined."""
+    """The width groups of a model, its sublayers, and what was declined."""
 
     groups: tuple[WidthGroup, ...]
     refusals: tuple[Refusal, ...] = ()
+    sublayers: tuple[Sublayer, ...] = ()
 
     def of(self, kind: WidthKind) -> tuple[WidthGroup, ...]:
         """The groups of one kind."""
@@ -122,6 +172,10 @@ class Widths:
         """The group of a name."""
         return next((group for group in self.groups if group.name == name), None)
 
+    def sublayer(self, name: str) -> Sublayer | None:
+        """The sublayer of a name."""
+        return next((sublayer for sublayer in self.sublayers if sublayer.name == name), None)
+
 
 def group_name(kind: str, block: int, number: int = 0) -> str:
     """How plans and reports name a group."""
@@ -129,7 +183,11 @@ def group_name(kind: str, block: int, number: int = 0) -> str:
 
 
 def _input(edit: Edit) -> ir.Value:
-    value = edit.node.inputs[edit.index]
+    return _input_of(edit.node, edit.index)
+
+
+def _input_of(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
     assert value is not None
     return value
 
