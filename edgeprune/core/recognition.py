@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeprune.core.attention import Attention, find_attention
@@ -13,6 +13,8 @@ from edgeprune.core.flow.engine import Flow, run_flow
 from edgeprune.core.flow.labels import Resize
 from edgeprune.core.graph import block_numbers, captured, consumers, downstream, name_of
 from edgeprune.core.refusals import Refusal, RefusalCode
+from edgeprune.core.scan_view import find_scan
+from edgeprune.core.scans import Scan, is_selective_scan, selective_scans
 from edgeprune.core.source import Stream, candidates, settle
 
 if TYPE_CHECKING:
@@ -20,30 +22,42 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from edgeprune.core.flow.labels import Segment
+    from edgeprune.core.flow.labels import Label, Segment
 
 _AFTER_SOFTMAX = "Add Cast Div Dropout IsNaN Mul Reshape Squeeze Transpose Unsqueeze Where".split()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """One transformer block.
+    """One block: attention, or a selective scan.
 
     Attributes:
         index: 0-based, in execution order.
-        attentions: usually one; several where they stand in parallel.
+        attentions: usually one; several where they stand in parallel; none in a block of scans.
         cut: the residual Add after the attention, [B, T, D] in some order of axes, through which all later blocks see
             the tokens; None where there is no such value.
+        scans: one, or two where a backward branch runs beside the forward one.
     """
 
     index: int
     attentions: tuple[Attention, ...]
     cut: ir.Value | None
+    scans: tuple[Scan, ...] = ()
 
     @property
     def attention(self) -> Attention:
-        """The block's first attention."""
+        """The block's first attention; a block of scans alone has none."""
         return self.attentions[0]
+
+    @property
+    def mixers(self) -> tuple[ir.Node, ...]:
+        """The nodes in which tokens see each other: softmaxes and scans."""
+        return (*(attention.softmax for attention in self.attentions), *(scan.node for scan in self.scans))
+
+    @property
+    def entry(self) -> ir.Value:
+        """The first value of the block in which tokens saw each other: dominators of the block dominate it."""
+        return self.attentions[0].scores if self.attentions else self.scans[0].node.outputs[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,12 +97,14 @@ class Recognition:
 def recognize(model: ir.Model) -> Recognition:
     """Recognise a model in canonical form."""
     nodes = list(model.graph)
-    if not any(is_attention_softmax(node) for node in nodes):
-        return Recognition(None, (), (Refusal(RefusalCode.NO_ATTENTION, "the graph has no softmax attention"),))
+    scans = bool(selective_scans(nodes))
+    if not scans and not any(is_attention_softmax(node) for node in nodes):
+        reason = "the graph has neither softmax attention nor a selective scan"
+        return Recognition(None, (), (Refusal(RefusalCode.NO_ATTENTION, reason),))
     declined: list[Refusal] = []
     for guess in candidates(nodes, model.graph.inputs):
-        flow = run_flow(nodes, {guess.value: guess.label}, Resize(0, 0, 0))
-        segments = _first_square(nodes, flow)
+        flow = run_flow(nodes, {guess.value: guess.label}, Resize(0, 0, 0, open=scans))
+        segments = _first_mixed(nodes, flow)
         if segments is None:
             declined += flow.refusals.values()
             continue
@@ -97,21 +113,23 @@ def recognize(model: ir.Model) -> Recognition:
             reason = "fresh tokens stand behind or between the patch tokens"
             return Recognition(None, (), (Refusal(RefusalCode.POSITION_BOUND, reason, (name_of(guess.value),)),))
         return _describe(nodes, stream)
-    reason = "no attention runs over the whole of any token sequence that starts at an input"
+    mixer = "neither attention nor a scan" if scans else "no attention"
+    reason = f"{mixer} runs over the whole of any token sequence that starts at an input"
     return Recognition(None, (), tuple(declined[:1]) or (Refusal(RefusalCode.NO_SOURCE, reason),))
 
 
-def _first_square(nodes: Sequence[ir.Node], flow: Flow) -> tuple[Segment, ...] | None:
-    """The tokens of the first softmax whose queries and keys are the same whole sequence."""
-    for node in nodes:
-        if node.op_type == "Softmax" and (segments := _square(flow, node)) is not None:
-            return segments
-    return None
+def _first_mixed(nodes: Sequence[ir.Node], flow: Flow) -> tuple[Segment, ...] | None:
+    """The tokens of the first softmax whose queries and keys are the same whole sequence, or of the first scan."""
+    return next((segments for node in nodes if (segments := _mixed(flow, node)) is not None), None)
 
 
-def _square(flow: Flow, node: ir.Node) -> tuple[Segment, ...] | None:
-    label = flow.labels.get(node.outputs[0])
-    if label is None or len(label.axes) < 2:
+def _mixed(flow: Flow, node: ir.Node) -> tuple[Segment, ...] | None:
+    """The tokens that a node lets see each other; None where it is neither attention nor a scan."""
+    label = flow.labels.get(node.outputs[0]) if node.outputs else None
+    if label is not None and is_selective_scan(node):
+        scanned = sole_tokens(label.axes[1])
+        return scanned.segments if scanned is not None else None
+    if node.op_type != "Softmax" or label is None or len(label.axes) < 2:
         return None
     queries, keys = sole_tokens(label.axes[-2]), sole_tokens(label.axes[-1])
     if queries is None or keys is None or not keys.softmaxed or not queries.same_tokens(keys):
@@ -121,27 +139,33 @@ def _square(flow: Flow, node: ir.Node) -> tuple[Segment, ...] | None:
 
 def _describe(nodes: Sequence[ir.Node], stream: Stream) -> Recognition:
     whole = {seg for label in stream.seeds.values() for i in label.token_axes for seg in label.tokens_at(i).segments}  # type: ignore[union-attr]
-    anchors = [n for n in nodes if n.op_type == "Softmax" and set(_square(stream.flow, n) or ()) == whole]
-    beyond = _refused_before_attention(stream.flow)
+    anchors = [n for n in nodes if set(_mixed(stream.flow, n) or ()) == whole]
+    beyond = _refused_before_mixer(stream.flow)
     if beyond:
         return Recognition(None, (), beyond)
-    attentions = [find_attention(stream.flow, node) for node in anchors]
-    blocks = _blocks(nodes, stream, attentions)
+    mixers = [_mixer(stream.flow, node) for node in anchors]
+    blocks = _blocks(nodes, stream, mixers)
     if not any(block.cut for block in blocks):
         reason = "no residual Add passes all tokens from one block to the next"
         return Recognition(None, blocks, (Refusal(RefusalCode.NO_CUT_POINT, reason, (name_of(anchors[0]),)),))
     return Recognition(stream, blocks, (), tuple(stream.flow.refusals.values()))
 
 
-def _refused_before_attention(flow: Flow) -> tuple[Refusal, ...]:
-    """Refusals that further attention depends on: behind them the tokens are not known any more."""
+def _refused_before_mixer(flow: Flow) -> tuple[Refusal, ...]:
+    """Refusals that further attention or a scan depends on: behind them the tokens are not known any more."""
     return tuple(
         refusal
         for node, refusal in flow.refusals.items()
-        if is_attention_softmax(node)
-        or any(captured(node))
-        or any(is_attention_softmax(n) for n in downstream(node.outputs))
+        if _mixes(node) or any(captured(node)) or any(map(_mixes, downstream(node.outputs)))
     )
+
+
+def _mixes(node: ir.Node) -> bool:
+    return is_attention_softmax(node) or is_selective_scan(node)
+
+
+def _mixer(flow: Flow, node: ir.Node) -> Attention | Scan:
+    return find_scan(flow, node) if is_selective_scan(node) else find_attention(flow, node)
 
 
 def is_attention_softmax(node: ir.Node) -> bool:
@@ -159,35 +183,44 @@ def is_attention_softmax(node: ir.Node) -> bool:
     return False
 
 
-def _blocks(nodes: Sequence[ir.Node], stream: Stream, attentions: Sequence[Attention]) -> tuple[Block, ...]:
+def _blocks(nodes: Sequence[ir.Node], stream: Stream, mixers: Sequence[Attention | Scan]) -> tuple[Block, ...]:
     tree = token_dominators(nodes, stream)
     blocks: list[Block] = []
-    group: list[Attention] = []
+    group: list[Attention | Scan] = []
     numbers = block_numbers(nodes)
-    for i, attention in enumerate(attentions):
-        group.append(attention)
-        after = downstream([attention.probs])
-        if i + 1 < len(attentions):
-            goal = tree.chain(attentions[i + 1].scores)
+    for i, mixer in enumerate(mixers):
+        group.append(mixer)
+        after = downstream(_block(group[-1:]).mixers[0].outputs)
+        if i + 1 < len(mixers):
+            goal = tree.chain(_block(mixers[i + 1 : i + 2]).entry)
             if not any(v.producer() in after and is_residual(stream.flow, v) for v in goal):
                 continue
         else:
             goal = tree.chain(tree.common(_exits(stream, after)))
         cut = next((v for v in goal if v.producer() in after and is_residual(stream.flow, v)), None)
-        blocks.append(Block(next(numbers), tuple(group), cut))
+        blocks.append(replace(_block(group), index=next(numbers), cut=cut))
         group = []
     return tuple(blocks)
 
 
+def _block(group: Sequence[Attention | Scan]) -> Block:
+    attentions = tuple(mixer for mixer in group if isinstance(mixer, Attention))
+    return Block(0, attentions, None, tuple(mixer for mixer in group if isinstance(mixer, Scan)))
+
+
 def is_residual(flow: Flow, value: ir.Value) -> bool:
-    """Whether a value is a sum of two token streams, and a stream itself."""
+    """Whether a value is a sum of two token streams, and a stream itself, from first to last."""
     node = value.producer()
     if node is None or node.op_type not in {"Add", "Sum"}:
         return False
-    return (
-        sum(bool(flow.tokens_on(v)) for v in node.inputs if v is not None) > 1
-        and len(flow.tokens_on(node.outputs[0])) == 1
-    )
+    axes = flow.tokens_on(node.outputs[0])
+    streams = sum(bool(flow.tokens_on(v)) for v in node.inputs if v is not None)
+    return streams > 1 and len(axes) == 1 and not _is_flipped(flow.labels[node.outputs[0]], axes[0])
+
+
+def _is_flipped(label: Label, axis: int) -> bool:
+    tokens = label.tokens_at(axis)
+    return tokens is not None and tokens.flipped
 
 
 def token_dominators(nodes: Sequence[ir.Node], stream: Stream) -> Dominators[ir.Value]:

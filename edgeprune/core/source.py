@@ -6,12 +6,26 @@ Each candidate is a hypothesis: label it, flow forward, believe it if attention 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edgeprune.core.flow.call import sole_tokens
 from edgeprune.core.flow.engine import Flow, run_flow
-from edgeprune.core.flow.labels import Axis, Batch, Grid, Label, Resize, Segment, Tokens, plain_axis
+from edgeprune.core.flow.labels import (
+    Axis,
+    Batch,
+    Grid,
+    Label,
+    Resize,
+    Segment,
+    Tokens,
+    merge_segments,
+    plain_axis,
+    sides,
+)
+from edgeprune.core.flow.rules_scan import serves_scan
 from edgeprune.core.graph import constant_of, consumers, downstream, static_shape
+from edgeprune.core.scans import is_selective_scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +33,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _CLASS_TOKEN_FIRST = 1
+_LAST_TOKEN = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +43,12 @@ class Stream:
     Attributes:
         seeds: the labels that the flow starts from, tokens counted with their prefix.
         tokens: T, all tokens.
-        prefix: tokens that are never removed, first in the sequence.
+        prefix: tokens that are never removed, in one run.
         batch: B.
         grid: rows and columns of the patch grid, if the tokens come from an image.
         kind: `image`, `text` or `sequence`.
         flow: where the labels went, with nothing cut.
+        place: where the run of tokens that are never removed begins; 0 for class tokens in front.
     """
 
     seeds: dict[ir.Value, Label]
@@ -42,6 +58,17 @@ class Stream:
     grid: tuple[int, int] | None
     kind: str
     flow: Flow
+    place: int = 0
+
+    @property
+    def patches(self) -> int:
+        """Tokens that may be removed."""
+        return self.tokens - self.prefix
+
+    def resize(self, after: int) -> Resize:
+        """The change of length of the whole stream to `after` tokens."""
+        left, _ = sides(self.patches, self.place, after - self.prefix)
+        return Resize(self.tokens, after, self.prefix, self.place, left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +102,9 @@ def _sequence_inputs(inputs: Sequence[ir.Value]) -> Iterator[Candidate]:
 
 def _patch_embeddings(nodes: Sequence[ir.Node]) -> Iterator[Candidate]:
     """The first convolution; where a stem behind it mixes the grid, the last ones in front of attention."""
-    convolutions = [node for node in nodes if node.op_type == "Conv" and constant_of(node.inputs[0]) is None]
-    attended = downstream([node.outputs[0] for node in nodes if node.op_type == "Softmax"])
+    found = [node for node in nodes if node.op_type == "Conv" and constant_of(node.inputs[0]) is None]
+    convolutions = [node for node in found if not serves_scan(node)]
+    attended = downstream([node.outputs[0] for node in nodes if node.op_type == "Softmax" or is_selective_scan(node)])
     stem = [node for node in convolutions if node not in attended]
     ends = [node for node in stem if not downstream(node.outputs).intersection(stem)]
     for node in dict.fromkeys([*convolutions[:1], *ends]):
@@ -129,20 +157,47 @@ def settle(nodes: Sequence[ir.Node], guess: Candidate, flow: Flow, segments: tup
         nodes: the graph in order.
         guess: the candidate whose flow reached attention.
         flow: that flow.
-        segments: the tokens of the first square attention.
+        segments: the tokens of the first square attention, or of the first scan.
 
     Returns:
-        The stream; None if tokens were put behind or between the patches.
+        The stream; None if fresh tokens stand behind or between the patches, and no scan is there to say that order
+        counts, or in several places.
     """
-    fresh = [segment.size for segment in segments if segment.fresh]
-    if any(segment.fresh for segment in segments[len(fresh) :]):
+    scans = [label for node in nodes if is_selective_scan(node) and (label := flow.labels.get(node.outputs[0]))]
+    kept = _kept_run(guess, segments, scans)
+    if kept is None:
         return None
-    tokens = sum(segment.size for segment in segments)
-    prefix = sum(fresh) or (_CLASS_TOKEN_FIRST if guess.kind == "text" else 0)
+    tokens, prefix, place = sum(segment.size for segment in segments), len(kept), kept.start
     seeds = {v: _whole(flow.labels[v], tokens) for v in _beginnings(flow, guess, segments)}
     batch = next((f.size for a in guess.label.axes for f in a if isinstance(f, Batch)), 1)
-    result = run_flow(nodes, seeds, Resize(tokens, tokens, prefix))
-    return Stream(seeds, tokens, prefix, batch, _grid(flow, seeds), guess.kind, result)
+    result = run_flow(nodes, seeds, Resize(tokens, tokens, prefix, place, place))
+    return Stream(seeds, tokens, prefix, batch, _grid(flow, seeds), guess.kind, result, place)
+
+
+def _kept_run(guess: Candidate, segments: tuple[Segment, ...], scans: Sequence[Label]) -> range | None:
+    """The tokens that always stay: fresh ones, as class tokens are, or those that a read-out takes.
+
+    What a scan saw of all tokens is in its last one: where every scan runs forward and nothing is fresh, that one
+    stays. Of a text, the first stays.
+    """
+    tokens = sum(segment.size for segment in segments)
+    if any(segment.fresh for segment in segments):
+        return _fresh_run(segments, anywhere=bool(scans))
+    if any(one.stop > other.start for one, other in pairwise(segments)):
+        return None
+    if scans and not any(t.flipped for label in scans for i in label.token_axes if (t := label.tokens_at(i))):
+        return range(tokens - _LAST_TOKEN, tokens)
+    return range(_CLASS_TOKEN_FIRST if guess.kind == "text" else 0)
+
+
+def _fresh_run(segments: tuple[Segment, ...], *, anywhere: bool) -> range | None:
+    """The fresh tokens if they stand side by side: first in the sequence, or anywhere in the row of patches."""
+    fresh = [i for i, segment in enumerate(segments) if segment.fresh]
+    patches = merge_segments(tuple(segment for segment in segments if not segment.fresh))
+    if fresh != list(range(fresh[0], fresh[0] + len(fresh))) or (fresh[0] and not (anywhere and len(patches) == 1)):
+        return None
+    place = sum(segment.size for segment in segments[: fresh[0]])
+    return range(place, place + sum(segments[i].size for i in fresh))
 
 
 def _beginnings(flow: Flow, guess: Candidate, segments: tuple[Segment, ...]) -> list[ir.Value]:

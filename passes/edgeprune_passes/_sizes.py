@@ -107,7 +107,11 @@ def _of_keys(tape: Tape, log_size: ir.Value, keys: Tokens, resize: Resize, batch
         if segment.fresh:
             parts.append(tape.constant(np.zeros((batch, 1, 1, size), np.float32)))
         else:
-            parts.append(tape.slice(log_size, 3, segment.start, segment.start + size))
+            start = resize.position(segment.start)
+            parts.append(tape.slice(log_size, 3, start, start + size))
+    if keys.flipped:
+        ends = (tape.ints([-1]), tape.ints([-tape.shape(log_size)[3] - 1]), tape.ints([3]), tape.ints([-1]))
+        parts = [tape.op("Slice", part, *ends) for part in reversed(parts)]
     return parts[0] if len(parts) == 1 else tape.op("Concat", *parts, axis=3)
 
 

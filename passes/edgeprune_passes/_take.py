@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune.core.flow.call import Companion
-    from edgeprune.core.flow.labels import Resize, Segment
+    from edgeprune.core.flow.labels import Resize, Segment, Tokens
+
+_FAR = 1 << 31  # further than any axis is long
 
 
 class Taker:
@@ -36,18 +39,19 @@ class Taker:
         self._resize = resize
         self._batch = batch
         self._prefix = prefix
-        self._indices: dict[tuple[Segment, ...], ir.Value] = {}
-        self._taken: dict[tuple[ir.Value, int, tuple[Segment, ...], int | None, int], ir.Value] = {}
+        self._indices: dict[Tokens, ir.Value] = {}
+        self._taken: dict[tuple[ir.Value, int, Tokens, int | None, int], ir.Value] = {}
 
     def companion(self, node: ir.Node, request: Companion) -> None:
         """Replace one input of a node by its gathered self."""
         value = node.inputs[request.index]
         assert value is not None
         rank = max(len(static_shape(v) or ()) for v in (*node.outputs, *node.inputs) if v is not None)
-        key = (value, request.axis, request.tokens.segments, request.batch_axis, rank)
+        tokens = replace(request.tokens, softmaxed=False)
+        key = (value, request.axis, tokens, request.batch_axis, rank)
         if key not in self._taken:
             tape = Tape(self._model, before=node, prefix=f"{self._prefix}/companion")
-            index = self._segment_index(tape, request.tokens.segments)
+            index = self._index_of(tape, tokens)
             if self._batch == 1:
                 axis = request.axis + len(tape.shape(value))
                 self._taken[key] = tape.op("Gather", value, index, axis=axis)
@@ -73,11 +77,18 @@ class Taker:
             taken = tape.op("Expand", taken, tape.ints(wide))
         return reshape(tape, taken, [*wide[:first], prod(sizes), *wide[first + len(sizes) :]])
 
-    def _segment_index(self, tape: Tape, segments: tuple[Segment, ...]) -> ir.Value:
-        """The cut's index in the coordinates of some segments: [B, k], or [k] for a batch of one."""
-        if segments not in self._indices:
-            self._indices[segments] = self._build_index(tape, segments)
-        return self._indices[segments]
+    def _index_of(self, tape: Tape, tokens: Tokens) -> ir.Value:
+        """The cut's index in the coordinates of an axis of tokens: [B, k], or [k] for a batch of one."""
+        if tokens not in self._indices:
+            index = self._build_index(tape, tokens.segments)
+            self._indices[tokens] = self._flipped(tape, index, tokens.size) if tokens.flipped else index
+        return self._indices[tokens]
+
+    def _flipped(self, tape: Tape, index: ir.Value, size: int) -> ir.Value:
+        """Where the same tokens stand on an axis that runs from the last to the first, in its order."""
+        axis = tape.ints([1 if self._batch > 1 else 0])
+        backwards = tape.op("Slice", index, tape.ints([-1]), tape.ints([-_FAR]), axis, tape.ints([-1]))
+        return tape.op("Sub", tape.ints([size - 1]), backwards)
 
     def _build_index(self, tape: Tape, segments: tuple[Segment, ...]) -> ir.Value:
         axis = 1 if self._batch > 1 else 0
@@ -95,13 +106,10 @@ class Taker:
         if segment.fresh:
             own = np.arange(at, at + size, dtype=np.int64)
             return tape.constant(own if self._batch == 1 else np.tile(own, (self._batch, 1)))
-        whole = segment.start == 0 and size == self._resize.after
+        start = self._resize.position(segment.start)
+        whole = start == 0 and size == self._resize.after
         part = (
-            base
-            if whole
-            else tape.op(
-                "Slice", base, tape.ints([segment.start]), tape.ints([segment.start + size]), tape.ints([axis])
-            )
+            base if whole else tape.op("Slice", base, tape.ints([start]), tape.ints([start + size]), tape.ints([axis]))
         )
         return part if segment.start == at else tape.op("Add", part, tape.ints([at - segment.start]))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import onnx_ir as ir
 
 from edgeprune.core.errors import PlanError
-from edgeprune.core.flow.labels import Resize
+from edgeprune.core.flow.labels import Resize, sides
 from edgeprune.core.graph import PREFIX, consumers
 from edgeprune.core.passes import PassResult
 from edgeprune.core.recognition import is_residual, recognize, token_dominators
@@ -21,7 +21,7 @@ from edgeprune_passes._rows import gather_rows, merged_rows
 from edgeprune_passes._sizes import Weighed, attentions, is_plain_pool, means, weigh, weigh_mean
 from edgeprune_passes.registry import make_strategy
 from edgeprune_passes.restores._done import Done
-from edgeprune_passes.selection import Site, named
+from edgeprune_passes.selection import Site, named, refusal_at
 from edgeprune_passes.strategies.keep_all import KeepAll
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class _Work:
         self.stream: Stream = found.found
         self.strategies = strategies
         self.tokens = self.stream.tokens
+        self.place = self.stream.place
         self.size: ir.Value | None = None
         self.log_size: ir.Value | None = None
         self.history: list[Done] = []
@@ -121,6 +122,8 @@ class _Work:
                 selection=selection,
                 tokens=self.tokens,
                 prefix=self.stream.prefix,
+                place=self.place,
+                new_place=sides(self.patches, self.place, cut.keep)[0],
             ),
             label,
             tape,
@@ -142,7 +145,7 @@ class _Work:
         if block.cut.dtype != ir.DataType.FLOAT:
             msg = f"the stream `{block.cut.name}` is {block.cut.dtype}, expected FLOAT: scores are computed in fp32"
             raise PlanError(msg, hint="export the model in fp32; --precision fp16 types the engine")
-        refusal = strategy.refuses(block, self.stream.prefix)
+        refusal = refusal_at(strategy, block, self.stream)
         if refusal is not None:
             msg = f"the strategy {strategy.name} refuses block {cut.block}: {refusal}"
             raise PlanError(msg, hint="`edgeprune strategies` says when each strategy refuses")
@@ -163,6 +166,7 @@ class _Work:
             size=self.size,
             log_size=self.log_size,
             grid=self.stream.grid,
+            place=self.place,
         )
 
     @property
@@ -173,7 +177,8 @@ class _Work:
     def _finish(self, done: Done, label: Label, tape: Tape) -> None:
         """Let everything behind a cut follow, and remember what was done."""
         new, selection = done.after, done.selection
-        resize = Resize(self.tokens, tape.shape(selection.index)[1], self.stream.prefix)
+        after = tape.shape(selection.index)[1]
+        resize = Resize(self.tokens, after, self.stream.prefix, done.place, done.new_place)
         flow = propagate(self.model, {new: label}, resize, selection.index, batch=self.stream.batch, prefix=tape.prefix)
         self.size = selection.size
         self.log_size = None
@@ -184,7 +189,7 @@ class _Work:
         for node, averaged, axis in means(self.model.graph, flow, resize):
             self._weighed[node] = Weighed(self.log_size, averaged, axis, resize)
         self.history.append(done)
-        self.tokens = resize.after
+        self.tokens, self.place = resize.after, resize.new_place
 
     def _after(self, value: ir.Value) -> ir.Node | None:
         """The node before which a cut is written: the first that reads the stream behind its producer."""
@@ -207,7 +212,7 @@ class _Work:
         """
         flow = self.stream.flow
         tree = token_dominators(list(self.model.graph), self.stream)
-        anchors = [a.softmax for block in self.found.blocks for a in block.attentions]
+        anchors = [node for block in self.found.blocks for node in block.mixers]
         # The residual of the last block meets its shortened branch, though no attention is behind it.
         joins = [block.cut.producer() for block in self.found.blocks if block.cut is not None]
         anchors += [node for node in joins if node is not None]

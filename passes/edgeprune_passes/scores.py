@@ -8,6 +8,7 @@ import numpy as np
 
 from edgeprune.core.attention import is_causal
 from edgeprune.core.flow import rules, rules_math
+from edgeprune.core.graph import name_of
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune_passes._layout import reshape, to_heads
 from edgeprune_passes.selection import Merge, Selection
@@ -26,6 +27,8 @@ def refuse_class_row(block: Block, prefix: int) -> Refusal | None:
     """Why the class token's attention cannot be computed beside a block, or None."""
     if prefix == 0:
         return Refusal(RefusalCode.NO_CLASS_TOKEN, "the model has no class token")
+    if not block.attentions:
+        return _no_attention(block)
     if block.attention.query is not None and is_causal(block.attention):
         return Refusal(RefusalCode.NO_CLASS_TOKEN, "attention is causal, so the first token sees no other")
     return refuse_probabilities(block)
@@ -33,6 +36,8 @@ def refuse_class_row(block: Block, prefix: int) -> Refusal | None:
 
 def refuse_probabilities(block: Block) -> Refusal | None:
     """Why rows of the attention cannot be computed again beside a block, or None."""
+    if not block.attentions:
+        return _no_attention(block)
     if block.attention.query is None:
         return Refusal(RefusalCode.NOT_APPLICABLE, "queries and keys were not found in this spelling of attention")
     for node in block.attention.between:
@@ -44,9 +49,15 @@ def refuse_probabilities(block: Block) -> Refusal | None:
 
 def refuse_keys(block: Block) -> Refusal | None:
     """Why the keys cannot be read, or None."""
+    if not block.attentions:
+        return _no_attention(block)
     if block.attention.key is None:
         return Refusal(RefusalCode.NOT_APPLICABLE, "the keys were not found in this spelling of attention")
     return None
+
+
+def _no_attention(block: Block) -> Refusal:
+    return Refusal(RefusalCode.NOT_APPLICABLE, "the block has no attention", tuple(map(name_of, block.mixers)))
 
 
 def class_row(site: Site, tape: Tape) -> ir.Value:
@@ -103,7 +114,19 @@ def keys(site: Site, tape: Tape) -> ir.Value:
 
 def patches_of(site: Site, tape: Tape, value: ir.Value, axis: int) -> ir.Value:
     """The part of a value that belongs to patch tokens."""
-    return tape.slice(value, axis, site.prefix, site.tokens, name="patches")
+    return without_run(tape, value, axis, range(site.place, site.place + site.prefix))
+
+
+def without_run(tape: Tape, value: ir.Value, axis: int, run: range) -> ir.Value:
+    """A value without the rows of a run of prefix tokens."""
+    size = tape.shape(value)[axis]
+    if run.start == 0:
+        return tape.slice(value, axis, run.stop, size, name="patches")
+    front = tape.slice(value, axis, 0, run.start, name="patches")
+    if run.stop == size:
+        return front
+    behind = tape.slice(value, axis, run.stop, size, name="patches")
+    return tape.op("Concat", front, behind, axis=axis, name="patches")
 
 
 def unit(tape: Tape, value: ir.Value) -> ir.Value:
@@ -130,17 +153,42 @@ def ascending(tape: Tape, index: ir.Value) -> ir.Value:
 
 
 def with_prefix(site: Site, tape: Tape, patches: ir.Value) -> ir.Value:
-    """Positions among the patch tokens [B, K] as positions in the stream, prefix tokens first: [B, P + K]."""
+    """Positions among the patch tokens [B, K], ascending, as positions in the stream with prefix tokens: [B, P + K].
+
+    Of the K as many stand in front of the prefix tokens as `Site.sides` says.
+    """
     if site.prefix == 0:
         return tape.op("Identity", patches, name="index")
+    if site.place:
+        return _around(site, tape, patches)
     moved = tape.op("Add", patches, tape.ints([site.prefix]))
     first = np.tile(np.arange(site.prefix, dtype=np.int64), (site.batch, 1))
     return tape.op("Concat", tape.constant(first), moved, axis=1, name="index")
 
 
+def _around(site: Site, tape: Tape, patches: ir.Value) -> ir.Value:
+    """The prefix tokens between the patch tokens in front of them and those behind."""
+    kept = tape.shape(patches)[1]
+    front, _ = site.sides(kept)
+    run = np.arange(site.place, site.place + site.prefix, dtype=np.int64)
+    parts = [tape.constant(np.tile(run, (site.batch, 1)))]
+    if front:
+        parts.insert(0, tape.slice(patches, 1, 0, front))
+    if front < kept:
+        parts.append(tape.op("Add", tape.slice(patches, 1, front, kept), tape.ints([site.prefix])))
+    return tape.op("Concat", *parts, axis=1, name="index")
+
+
 def keep_top(site: Site, scores: ir.Value, keep: int, tape: Tape) -> Selection:
-    """Keep the patch tokens with the highest scores [B, N], in their order."""
-    index = with_prefix(site, tape, ascending(tape, ranked(tape, scores, keep)))
+    """Keep the patch tokens with the highest scores [B, N], in their order, on either side of the prefix tokens."""
+    front, behind = site.sides(keep)
+    if front and behind:
+        left = ascending(tape, ranked(tape, tape.slice(scores, 1, 0, site.place), front))
+        right = ascending(tape, ranked(tape, tape.slice(scores, 1, site.place, site.patches), behind))
+        best = tape.op("Concat", left, tape.op("Add", right, tape.ints([site.place])), axis=1)
+    else:
+        best = ascending(tape, ranked(tape, scores, keep))
+    index = with_prefix(site, tape, best)
     return Selection(index, size=kept_sizes(site, tape, index))
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+from edgeprune.core.flow.labels import sides
+from edgeprune.core.refusals import Refusal, RefusalCode
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune.core.recognition import Block, Recognition
-    from edgeprune.core.refusals import Refusal
+    from edgeprune.core.source import Stream
     from edgeprune.core.tape import Tape
 
 
@@ -37,7 +40,8 @@ class Selection:
     """Which tokens go on, and what is merged into them.
 
     Attributes:
-        index: int64 [B, K'], ascending, prefix tokens first: the old token that each new one stands for.
+        index: int64 [B, K'], ascending, prefix tokens among them: the old token that each new one stands for. As many
+            patch tokens are in front of them as `Site.sides` says: all behind where prefix tokens come first.
         merge: what else goes into the new tokens; None for a plain choice.
         size: fp32 [B, K'], how many original tokens each stands for; their log is added to later attention logits.
             None where sizes are not tracked.
@@ -59,6 +63,7 @@ class Site:
         stream: fp32 [B, T, D], the residual stream there.
         tokens: T before the cut, prefix included.
         prefix: prefix tokens, never removed.
+        place: where they stand: patch tokens in front of them.
         batch: B.
         depth: blocks in the model.
         size: fp32 [B, T] sizes from earlier merges, or None.
@@ -75,11 +80,16 @@ class Site:
     size: ir.Value | None = None
     log_size: ir.Value | None = None
     grid: tuple[int, int] | None = None
+    place: int = 0
 
     @property
     def patches(self) -> int:
         """Patch tokens before the cut."""
         return self.tokens - self.prefix
+
+    def sides(self, keep: int) -> tuple[int, int]:
+        """How many of `keep` patch tokens stay in front of the prefix tokens and behind them."""
+        return sides(self.patches, self.place, keep)
 
 
 @runtime_checkable
@@ -127,5 +137,16 @@ def named(selection: Selection, prefix: str) -> Selection:
 
 def first_refusal(strategy: Strategy, found: Recognition) -> Refusal | None:
     """Why a strategy does not work on a recognised model: what it says of the first block that it refuses, or None."""
-    reasons = (strategy.refuses(block, found.found.prefix) for block in found.blocks)
+    reasons = (refusal_at(strategy, block, found.found) for block in found.blocks)
     return next((reason for reason in reasons if reason is not None), None)
+
+
+def refusal_at(strategy: Strategy, block: Block, stream: Stream) -> Refusal | None:
+    """Why a strategy cannot work at a block, or None; first, that it takes prefix tokens to come first.
+
+    A strategy says with `anywhere = True` that it keeps them where they stand, with the patch tokens on either side.
+    """
+    if stream.place and not getattr(strategy, "anywhere", False):
+        reason = f"it takes class tokens to come first, but here {stream.place} patch tokens stand in front of them"
+        return Refusal(RefusalCode.POSITION_BOUND, reason)
+    return strategy.refuses(block, stream.prefix)

@@ -178,7 +178,7 @@ REFUSED = {
     "excite": [
         ("pooled-value-reenters", "a statistic over all tokens meets the tokens again (Mul node)", "/blocks.1/Mul")
     ],
-    "no transformer": [("no-attention", "the graph has no softmax attention", None)],
+    "no transformer": [("no-attention", "the graph has neither softmax attention nor a selective scan", None)],
 }
 
 

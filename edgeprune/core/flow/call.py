@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import numpy as np
@@ -157,13 +157,14 @@ class Call:
         return self.resize.shape(label)
 
     def boundary(self, position: int, axis: Axis) -> None:
-        """Check that a cut through the tokens at `position` never runs through the patches."""
+        """Check that a cut through the tokens at `position`, in the stream's order, never runs through the patches."""
         tokens = sole_tokens(axis)
         at = 0
         for segment in tokens.segments if tokens else ():
             if at < position < at + segment.size:
                 coordinate = segment.start + position - at
-                if segment.fresh or coordinate > self.resize.prefix:
+                first, kept = self.resize.place, range(self.resize.prefix + 1)
+                if not self.resize.open and (segment.fresh or coordinate - first not in kept):
                     self.decline(RefusalCode.SLICE_INSIDE_PATCHES, f"the tokens are cut in two at {position}")
             at += segment.size
 
@@ -203,6 +204,8 @@ def broadcast(call: Call, operands: dict[int, tuple[Axis, ...]], tail: int = 0) 
         for position, axis in enumerate(axes):
             result = out[position + rank - len(axes)]
             if has_tokens(result) and not has_tokens(axis) and axis_size(axis) > 1:
+                if has_grid(axis):
+                    call.decline(RefusalCode.POSITION_BOUND, "the patch grid is read in another order than the tokens'")
                 _ask_companion(call, index, position - len(axes) - tail, result)
     return out
 
@@ -233,10 +236,17 @@ def _meet(call: Call, axes: list[Axis]) -> Axis:
     first = carriers[0]
     for other in carriers[1:]:
         if not same_meaning(first, other):
-            call.decline(RefusalCode.SEGMENTS_DIFFER, "two operands carry different tokens along one axis")
+            _refuse_differing(call, first, other)
     if any(isinstance(f, Tokens) and f.softmaxed for axis in carriers for f in axis):
-        return tuple(Tokens(f.segments, softmaxed=True) if isinstance(f, Tokens) else f for f in first)
+        return tuple(replace(f, softmaxed=True) if isinstance(f, Tokens) else f for f in first)
     return first
+
+
+def _refuse_differing(call: Call, first: Axis, other: Axis) -> NoReturn:
+    turned = tuple(f.reversed() if isinstance(f, Tokens) else f for f in other)
+    if same_meaning(first, turned):
+        call.decline(RefusalCode.POSITION_BOUND, "tokens from first to last meet tokens from last to first")
+    call.decline(RefusalCode.SEGMENTS_DIFFER, "two operands carry different tokens along one axis")
 
 
 def same_meaning(a: Axis, b: Axis) -> bool:

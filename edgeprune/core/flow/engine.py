@@ -10,6 +10,7 @@ from edgeprune.core.flow.labels import Grid, Label, Resize, plain_axis
 from edgeprune.core.flow.rules import RULES
 from edgeprune.core.graph import captured, downstream, name_of, static_shape
 from edgeprune.core.refusals import Refusal, RefusalCode
+from edgeprune.core.scans import is_selective_scan
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -51,11 +52,13 @@ class Flow:
 def run_flow(nodes: Iterable[ir.Node], seeds: Mapping[ir.Value, Label], resize: Resize) -> Flow:
     """Carry the labels of `seeds` forward through `nodes`, which are in topological order.
 
-    A node that needs every token is let pass in front of attention, as a part of the embedding; behind it refuses.
+    A node that needs every token is let pass in front of attention or a scan, as a part of the embedding; behind it
+    refuses.
     """
     nodes = list(nodes)
     flow = _run(nodes, seeds, resize)
-    attended = [n for n in nodes if n.op_type == "Softmax" and n.outputs[0] in flow.labels] if flow.uncut else []
+    mixes = [n for n in nodes if n.op_type == "Softmax" or is_selective_scan(n)] if flow.uncut else []
+    attended = [node for node in mixes if node.outputs[0] in flow.labels]
     late = flow.uncut.keys() & downstream(node.outputs[0] for node in attended)
     return _run(nodes, seeds, resize, late) if late else flow
 

@@ -7,6 +7,7 @@ real graphs slice the prefix off, rotate the patches alone and concatenate again
     [B, T, 3*H*Dh]         ..., (576,)                       split by a Reshape into (3,), (3,), (64,)
     [T*B, D]               (Tokens(...), Batch(2)), (192,)
     patches of 5 + 196     (Tokens((Segment(5, 201),)),)
+    from last to first     (Tokens((Segment(0, 197),), flipped=True),)      the backward branch of a scan
 """
 
 from __future__ import annotations
@@ -35,10 +36,17 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The token factor. `softmaxed`: the numbers along it came out of a Softmax over it."""
+    """The token factor.
+
+    Attributes:
+        segments: which tokens, in the order of the stream.
+        softmaxed: the numbers along the axis came out of a Softmax over it.
+        flipped: the axis holds all of this from its end to its beginning.
+    """
 
     segments: tuple[Segment, ...]
     softmaxed: bool = False
+    flipped: bool = False
 
     @property
     def size(self) -> int:
@@ -47,7 +55,11 @@ class Tokens:
 
     def same_tokens(self, other: Tokens) -> bool:
         """Whether both name the same tokens in the same order."""
-        return self.segments == other.segments
+        return self.segments == other.segments and self.flipped == other.flipped
+
+    def reversed(self) -> Tokens:
+        """The same tokens in the other order."""
+        return replace(self, flipped=not self.flipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +150,39 @@ def merge_segments(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """A change of the stream's length: of `before` tokens, the `prefix` first and some others stay, `after` in all."""
+    """A change of the stream's length: of `before` tokens, `prefix` in one run and some others stay, `after` in all.
+
+    Attributes:
+        before: tokens of the stream.
+        after: of them that stay.
+        prefix: tokens that are never removed.
+        place: where the first of these stands; 0 for a class token in front.
+        new_place: where it stands then: `place` less what is removed in front of it.
+        open: where these tokens stand is not known yet, so that tokens may be cut in two anywhere.
+    """
 
     before: int
     after: int
     prefix: int
+    place: int = 0
+    new_place: int = 0
+    open: bool = False
+
+    def stays(self, segment: Segment) -> bool:
+        """Whether no token of a segment is ever removed."""
+        return segment.fresh or (self.place <= segment.start and segment.stop <= self.place + self.prefix)
+
+    def position(self, position: int) -> int:
+        """New place of a boundary between tokens: an end of the stream, or an end or inside of the tokens that stay."""
+        if position <= self.place:
+            return min(position, self.new_place) if position < self.place else self.new_place
+        if position <= self.place + self.prefix:
+            return position - self.place + self.new_place
+        return position - (self.before - self.after)
 
     def segment(self, segment: Segment) -> int:
-        """New size of a segment. Segments end in the prefix or at the end of the stream, never between."""
-        if segment.fresh or segment.stop <= self.prefix:
-            return segment.size
-        return segment.size - (self.before - self.after)
+        """New size of a segment, which ends where `position` knows a boundary, never among the patches."""
+        return segment.size if self.stays(segment) else self.position(segment.stop) - self.position(segment.start)
 
     def factor(self, factor: Factor) -> int:
         """New size of a factor."""
@@ -157,6 +191,21 @@ class Resize:
     def shape(self, label: Label) -> tuple[int, ...]:
         """New shape of a value with this label."""
         return tuple(prod(self.factor(f) for f in axis) for axis in label.axes)
+
+
+def sides(patches: int, place: int, keep: int) -> tuple[int, int]:
+    """How many of `keep` patch tokens stay in front of a class token and behind it: as many, as far as there are.
+
+    What one side is too short for, the other keeps. An odd one stays behind. With `place` 0 all stand behind.
+
+    Args:
+        patches: before the cut.
+        place: how many of them stand in front of the class token.
+        keep: after the cut.
+    """
+    left = min(keep // 2, place)
+    right = min(keep - left, patches - place)
+    return keep - right, right
 
 
 def split_factors(axes: tuple[Axis, ...], target: tuple[int, ...]) -> tuple[Axis, ...] | Factor:

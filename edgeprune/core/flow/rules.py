@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from edgeprune.core.flow import rules_layout as layout
 from edgeprune.core.flow import rules_math as math
 from edgeprune.core.flow import rules_parts as parts
+from edgeprune.core.flow import rules_scan as scans
+from edgeprune.core.scans import SELECTIVE_SCAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,5 +61,6 @@ RULES: dict[str, Rule] = {
     "Concat": parts.concat,
     "Expand": layout.expand,
     "Tile": layout.tile,
+    SELECTIVE_SCAN: scans.selective_scan,
     RESTORE: layout.restored,
 }

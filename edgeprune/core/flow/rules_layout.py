@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprune.core.flow.labels import Batch, Grid, Label, axis_size, plain_axis, split_factors
+from edgeprune.core.flow.rules_scan import refuse_grid_convolution
 from edgeprune.core.refusals import RefusalCode
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def _redistribute(call: Call, target: tuple[int, ...]) -> Label:
         )
     if isinstance(axes, Batch):
         call.decline(RefusalCode.NO_RULE, f"the batch is split by a reshape to {list(target)}")
+    refuse_grid_convolution(call.node)
     return call.decline(RefusalCode.TOKEN_AXIS_SPLIT, f"the token axis is split by a reshape to {list(target)}")
 
 

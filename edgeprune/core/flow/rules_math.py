@@ -14,6 +14,7 @@ from edgeprune.core.flow.call import (
     sole_tokens,
 )
 from edgeprune.core.flow.labels import Axis, Grid, Label, Segment, Tokens, axis_size, plain_axis
+from edgeprune.core.flow.rules_scan import is_causal
 from edgeprune.core.refusals import RefusalCode
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def softmax(call: Call) -> list[Label]:
     tokens = sole_tokens(axis)
     if tokens is None:
         call.decline(RefusalCode.TOKEN_AXIS_SPLIT, "a softmax runs over tokens merged with another axis")
-    return [label.with_axis(index, (Tokens(tokens.segments, softmaxed=True),))]
+    return [label.with_axis(index, (replace(tokens, softmaxed=True),))]
 
 
 def normalise_last(call: Call) -> list[Label]:
@@ -103,7 +104,7 @@ def _pools_tokens(call: Call, axis: Axis) -> bool:
         call.decline(RefusalCode.TOKEN_AXIS_SPLIT, "a reduction runs over tokens merged with another axis")
     if call.node.op_type in {"ReduceSum", "ReduceSumSquare", "ReduceProd"} and not tokens.softmaxed:
         call.decline(RefusalCode.CONTRACTION_WITHOUT_SOFTMAX, "tokens are summed without a softmax before")
-    removable = any(not s.fresh and s.stop > call.resize.prefix for s in tokens.segments)
+    removable = not all(map(call.resize.stays, tokens.segments))
     return removable and not tokens.softmaxed
 
 
@@ -182,7 +183,7 @@ def _einsum_shared(call: Call, first: Axis, second: Axis) -> Axis:
 
 
 def convolution(call: Call) -> list[Label]:
-    """On the patch grid a new grid; on tokens behind a cut only where each is seen alone (kernel 1)."""
+    """On the patch grid a new grid; on tokens behind a cut only where each is seen alone, or in front of a scan."""
     label = call.label(0)
     if any(call.labels[i] is not None for i in range(1, len(call.labels))):
         call.decline(RefusalCode.CONTRACTION_WITH_WEIGHT, "tokens are used as the weights of a convolution")
@@ -196,7 +197,8 @@ def convolution(call: Call) -> list[Label]:
 def _convolved(call: Call, index: int, axis: Axis) -> Axis:
     if not has_tokens(axis):
         return _new_extent(axis, call.out_shape()[index + 2])
-    return axis if _sees_one(call, index) else _mixed_neighbours(call, index, axis)
+    alone = _sees_one(call, index) or is_causal(call, index)
+    return axis if alone else _mixed_neighbours(call, index, axis)
 
 
 def _mixed_neighbours(call: Call, index: int, axis: Axis) -> Axis:
@@ -211,7 +213,8 @@ def _mixed_neighbours(call: Call, index: int, axis: Axis) -> Axis:
         call.decline(RefusalCode.CONVOLUTION_OVER_TOKENS, reason)
     call.needs_all(RefusalCode.CONVOLUTION_OVER_TOKENS, reason)
     padding = (Segment(0, extra, fresh=True),) if extra else ()
-    return (Tokens((*tokens.segments, *padding)),)
+    segments = (*padding, *tokens.segments) if tokens.flipped else (*tokens.segments, *padding)
+    return (Tokens(segments, flipped=tokens.flipped),)
 
 
 def _new_extent(axis: Axis, size: int) -> Axis:

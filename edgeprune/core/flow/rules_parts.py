@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def slice_(call: Call) -> list[Label]:
-    """On tokens a prefix or a rest, with its literals written anew; elsewhere a plain part."""
+    """On tokens a prefix or a rest, with its literals written anew, or all from the end; elsewhere a plain part."""
     label = call.label(0)
     starts, ends = call.ints(1), call.ints(2)
     wanted = call.ints(3) if call.has(3) else tuple(range(len(starts)))
@@ -35,7 +36,11 @@ def slice_(call: Call) -> list[Label]:
         axis = label.axes[index]
         start, stop, step = slice(starts[i], ends[i], steps[i]).indices(axis_size(axis))
         size = len(range(start, stop, step))
-        if has_tokens(axis):
+        tokens = sole_tokens(axis)
+        part: Axis
+        if tokens is not None and step == -1 and size == tokens.size:
+            part = (tokens.reversed(),)  # literals that run over all of it run over all of fewer
+        elif has_tokens(axis):
             part, new_starts[i], new_ends[i] = _token_slice(call, axis, start, stop, step)
         else:
             part = axis if size == axis_size(axis) and step == 1 else _plain_part(call, axis, size)
@@ -58,17 +63,21 @@ def _token_slice(call: Call, axis: Axis, start: int, stop: int, step: int) -> tu
 
 def token_part(call: Call, axis: Axis, start: int, stop: int) -> Axis:
     """Tokens `start` to `stop` of an axis; both ends must lie in the prefix or at a segment's end."""
+    tokens = sole_tokens(axis)
+    if tokens is None:
+        return ()
+    if tokens.flipped:
+        start, stop = tokens.size - stop, tokens.size - start
     call.boundary(start, axis)
     call.boundary(stop, axis)
-    tokens = sole_tokens(axis)
     segments: list[Segment] = []
     at = 0
-    for segment in tokens.segments if tokens else ():
+    for segment in tokens.segments:
         low, high = max(start, at), min(stop, at + segment.size)
         if low < high:
             segments.append(Segment(segment.start + low - at, segment.start + high - at, segment.fresh))
         at += segment.size
-    return (Tokens(tuple(segments), softmaxed=bool(tokens and tokens.softmaxed)),) if segments else ()
+    return (replace(tokens, segments=tuple(segments)),) if segments else ()
 
 
 def _plain_part(call: Call, axis: Axis, size: int) -> Axis:
@@ -120,6 +129,8 @@ def _gathered_tokens(call: Call, axis: Axis) -> tuple[Axis, ...]:
         call.decline(RefusalCode.RUNTIME_TOKEN_GATHER, "a token is picked by an index computed at run time")
     size = axis_size(axis)
     picked = tuple(i % size for i in call.ints(1))
+    if len(picked) == size > 1 and sorted(picked) == list(range(size)) != list(picked):
+        call.decline(RefusalCode.POSITION_BOUND, "a constant index puts all tokens in another order")
     for position in picked:
         if not _stays(call, axis, position):
             call.decline(
@@ -132,13 +143,13 @@ def _gathered_tokens(call: Call, axis: Axis) -> tuple[Axis, ...]:
 
 
 def _stays(call: Call, axis: Axis, position: int) -> bool:
-    part = _one_token(axis, position)
-    return part.fresh or part.stop <= call.resize.prefix
+    return call.resize.stays(_one_token(axis, position))
 
 
 def _one_token(axis: Axis, position: int) -> Segment:
+    """The token at a position of an axis, as it stands in the stream."""
     tokens = sole_tokens(axis)
-    at = 0
+    at, position = 0, _in_order(tokens, position)
     for segment in tokens.segments if tokens else ():
         if position < at + segment.size:
             start = segment.start + position - at
@@ -147,13 +158,22 @@ def _one_token(axis: Axis, position: int) -> Segment:
     return Segment(0, 1)
 
 
+def _in_order(tokens: Tokens | None, position: int) -> int:
+    return tokens.size - 1 - position if tokens is not None and tokens.flipped else position
+
+
 def _new_position(call: Call, axis: Axis, position: int) -> int:
     """Position of a token that stays, after the change of length."""
     tokens = sole_tokens(axis)
-    at = new_at = 0
+    new_size = call.resize.factor(tokens) if tokens is not None else 0
+    at, new_at, wanted = 0, 0, _in_order(tokens, position)
     for segment in tokens.segments if tokens else ():
-        if position < at + segment.size:
-            return new_at + position - at
+        if wanted < at + segment.size:
+            inner = wanted - at
+            if not segment.fresh:
+                inner = call.resize.position(segment.start + inner) - call.resize.position(segment.start)
+            new = new_at + inner
+            return new_size - 1 - new if tokens is not None and tokens.flipped else new
         at += segment.size
         new_at += call.resize.segment(segment)
     return position
@@ -202,7 +222,8 @@ def concat(call: Call) -> list[Label]:
 def _join(call: Call, parts: list[Axis]) -> Axis:
     segments: list[Segment] = []
     fresh = 0
-    for part in parts:
+    turned = _direction(call, parts)
+    for part in reversed(parts) if turned else parts:
         tokens = sole_tokens(part)
         if tokens is not None:
             segments += tokens.segments
@@ -211,4 +232,12 @@ def _join(call: Call, parts: list[Axis]) -> Axis:
         else:
             segments.append(Segment(fresh, fresh + axis_size(part), fresh=True))
             fresh += axis_size(part)
-    return (Tokens(merge_segments(tuple(segments))),)
+    return (Tokens(merge_segments(tuple(segments)), flipped=turned),)
+
+
+def _direction(call: Call, parts: list[Axis]) -> bool:
+    """Whether the tokens of all parts run from last to first."""
+    found = {tokens.flipped for part in parts if (tokens := sole_tokens(part)) is not None}
+    if len(found) > 1:
+        call.decline(RefusalCode.POSITION_BOUND, "tokens from first to last are joined with tokens from last to first")
+    return found == {True}

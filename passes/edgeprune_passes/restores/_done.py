@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from edgeprune_passes._rows import gather_rows
-from edgeprune_passes.scores import unit
+from edgeprune_passes.scores import unit, without_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,9 @@ class Done:
         after: the same in the order of axes that the graph has.
         selection: what was chosen.
         tokens: T.
-        prefix: prefix tokens, first in both.
+        prefix: prefix tokens, in both.
+        place: where they stand in front of the cut.
+        new_place: where they stand behind it.
     """
 
     before: ir.Value
@@ -38,6 +40,18 @@ class Done:
     selection: Selection
     tokens: int
     prefix: int
+    place: int = 0
+    new_place: int = 0
+
+    @property
+    def run(self) -> range:
+        """The prefix tokens in front of the cut."""
+        return range(self.place, self.place + self.prefix)
+
+    @property
+    def new_run(self) -> range:
+        """The prefix tokens behind the cut."""
+        return range(self.new_place, self.new_place + self.prefix)
 
 
 @runtime_checkable
@@ -77,19 +91,36 @@ def position(tape: Tape, index: ir.Value, tokens: int) -> tuple[ir.Value, ir.Val
 def kept_patches(tape: Tape, done: Done) -> ir.Value:
     """Positions of the kept ones among the patch tokens, int64 [B, K]."""
     index = done.selection.index
+    if done.place:
+        return _patches_around(tape, index, done)
     patches = tape.slice(index, 1, done.prefix, tape.shape(index)[1])
     return patches if done.prefix == 0 else tape.op("Sub", patches, tape.ints([done.prefix]))
 
 
+def _patches_around(tape: Tape, index: ir.Value, done: Done) -> ir.Value:
+    parts = [tape.slice(index, 1, 0, done.new_place)] if done.new_place else []
+    if done.new_run.stop < tape.shape(index)[1]:
+        behind = tape.slice(index, 1, done.new_run.stop, tape.shape(index)[1])
+        parts.append(tape.op("Sub", behind, tape.ints([done.prefix])))
+    return parts[0] if len(parts) == 1 else tape.op("Concat", *parts, axis=1)
+
+
 def patch_rows(tape: Tape, stream: ir.Value, done: Done) -> ir.Value:
     """The rows of patch tokens of a stream in front of the cut or behind it."""
-    return tape.slice(stream, 1, done.prefix, tape.shape(stream)[1])
+    run = done.run if tape.shape(stream)[1] == done.tokens else done.new_run
+    return without_run(tape, stream, 1, run)
 
 
 def below_prefix(tape: Tape, stream: ir.Value, patches: ir.Value, done: Done) -> ir.Value:
-    """Restored patch tokens behind the prefix tokens of the stream, which every cut keeps."""
+    """Restored patch tokens with the prefix tokens of the stream, which every cut keeps, in front or among them."""
     if done.prefix == 0:
         return patches
+    if done.place:
+        kept = tape.slice(stream, 1, done.new_place, done.new_run.stop)
+        parts = [tape.slice(patches, 1, 0, done.place), kept]
+        if done.place < tape.shape(patches)[1]:
+            parts.append(tape.slice(patches, 1, done.place, tape.shape(patches)[1]))
+        return tape.op("Concat", *parts, axis=1)
     return tape.op("Concat", tape.slice(stream, 1, 0, done.prefix), patches, axis=1)
 
 

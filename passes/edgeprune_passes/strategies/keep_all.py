@@ -29,6 +29,7 @@ class KeepAll:
     name: ClassVar[str] = "keep-all"
     source: ClassVar[str] = "none"
     merges: ClassVar[bool] = False
+    anywhere: ClassVar[bool] = True
 
     def refuses(self, block: Block, prefix: int) -> Refusal | None:
         """Never."""

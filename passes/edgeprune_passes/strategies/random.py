@@ -32,6 +32,7 @@ class Random:
     name: ClassVar[str] = "random"
     source: ClassVar[str] = "none"
     merges: ClassVar[bool] = False
+    anywhere: ClassVar[bool] = True
     seed: int = 0
 
     def refuses(self, block: Block, prefix: int) -> Refusal | None:
@@ -46,9 +47,14 @@ class Random:
 
     def emit(self, site: Site, keep: int, tape: Tape) -> Selection:
         """Write a constant index."""
-        rows = [
-            np.sort(np.random.default_rng([self.seed, site.block.index, b]).choice(site.patches, keep, replace=False))
-            for b in range(site.batch)
-        ]
+        rows = [self._drawn(site, keep, b) for b in range(site.batch)]
         index = with_prefix(site, tape, tape.constant(np.stack(rows).astype(np.int64)))
         return Selection(index, size=kept_sizes(site, tape, index))
+
+    def _drawn(self, site: Site, keep: int, sample: int) -> np.ndarray:
+        """Positions among the patch tokens, ascending, so many of each side of the prefix tokens."""
+        draw = np.random.default_rng([self.seed, site.block.index, sample])
+        front, behind = site.sides(keep)
+        left = np.sort(draw.choice(site.place, front, replace=False)) if front else np.zeros(0, np.int64)
+        right = np.sort(draw.choice(site.patches - site.place, behind, replace=False)) if behind else left[:0]
+        return np.concatenate([left, site.place + right])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """Keep token floor((i + 1/2) N / K) for i < K, the same in every image.
+    """Keep token floor((i + 1/2) N / K) for i < K, the same in every image; of each side of a class token by itself.
 
     Refuses: nothing.
     Cost: one Gather.
@@ -29,6 +29,7 @@ class Uniform:
     name: ClassVar[str] = "uniform"
     source: ClassVar[str] = "none"
     merges: ClassVar[bool] = False
+    anywhere: ClassVar[bool] = True
 
     def refuses(self, block: Block, prefix: int) -> Refusal | None:
         """Never."""
@@ -42,6 +43,11 @@ class Uniform:
 
     def emit(self, site: Site, keep: int, tape: Tape) -> Selection:
         """Write a constant index."""
-        spaced = ((np.arange(keep) + 0.5) * site.patches / keep).astype(np.int64)
+        front, behind = site.sides(keep)
+        spaced = np.concatenate([_spaced(front, site.place), site.place + _spaced(behind, site.patches - site.place)])
         index = with_prefix(site, tape, tape.constant(np.tile(spaced, (site.batch, 1))))
         return Selection(index, size=kept_sizes(site, tape, index))
+
+
+def _spaced(keep: int, patches: int) -> np.ndarray:
+    return ((np.arange(keep) + 0.5) * patches / max(keep, 1)).astype(np.int64)
