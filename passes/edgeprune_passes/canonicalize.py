@@ -16,6 +16,7 @@ from edgeprune.core.passes import PassResult
 from edgeprune_passes._decompose import decompose_attention
 from edgeprune_passes._guards import remove_dummy_masks
 from edgeprune_passes.raise_scans import RaiseScans
+from edgeprune_passes.scans.unrolled import roll_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,6 +55,7 @@ class Canonicalize:
         common.InlinePass()(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.RemoveUnusedNodesPass()(model)
+        roll_up(model)
         _fold(model)
         changes = decompose_attention(model) + remove_dummy_masks(model)
         if changes:

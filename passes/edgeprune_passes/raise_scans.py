@@ -15,6 +15,7 @@ from edgeprune_passes.scans._tidy import tidy_result
 from edgeprune_passes.scans.causal_conv import trim_convolutions
 from edgeprune_passes.scans.flips import unify_flips
 from edgeprune_passes.scans.scan_node import raise_scan
+from edgeprune_passes.scans.unrolled import roll_up
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,6 +38,7 @@ class RaiseScans:
 
     def apply(self, model: ir.Model) -> PassResult:
         """Rewrite `model` in place."""
+        rolled, unlike = roll_up(model)
         loops = [node for node in model.graph if node.op_type == "Scan" and node.domain == ""]
         refusals = [refusal for node in loops if (refusal := _raised(model, node)) is not None]
         raised = len(loops) - len(refusals)
@@ -45,7 +47,7 @@ class RaiseScans:
             common.RemoveUnusedNodesPass()(model)
         if raised:
             carry_function(model)
-        return PassResult(model, raised + smaller, tuple(refusals))
+        return PassResult(model, rolled + raised + smaller, (*unlike, *refusals))
 
 
 def _raised(model: ir.Model, node: ir.Node) -> Refusal | None:
