@@ -28,6 +28,7 @@ from edgeprune.report import Budget as ReportedBudget
 from edgeprune.report import Report, StrategyReport, describe_environment
 from edgeprune.report.judging import sure_gain
 from edgeprune_calibration.data import TensorSpec, open_dataset
+from edgeprune_calibration.padding import find_padding, tokens_seen, warnings_on
 from edgeprune_calibration.preprocess import load_preprocess
 from edgeprune_calibration.reference import OnnxReference, TorchReference, record
 from edgeprune_passes.apply import finish
@@ -86,9 +87,18 @@ class Job:
     def recording(self) -> Recording | None:
         """What the reference says on all samples, run once."""
         if self._recording is None and self.data is not None:
-            reference = self._reference()
-            self._recording = record(reference, self.data, batch=self.batch, progress=self.progress)
+            made = record(self._reference(), self.data, batch=self.batch, progress=self.progress)
+            self._recording = self._without_padding(made, self.data)
         return self._recording
+
+    def _without_padding(self, made: Recording, data: Dataset) -> Recording:
+        """The recording with which tokens of the samples count, where a mask of the model says it."""
+        padding = find_padding(self.loaded.found)
+        if padding is None:
+            return made
+        seen = tokens_seen(self.loaded.dense, padding, data, batch=self.batch, threads=self.options.threads)
+        self.warnings += warnings_on(padding, seen)
+        return replace(made, seen=seen)
 
     def _reference(self) -> OnnxReference | TorchReference:
         if self.options.reference is not None:

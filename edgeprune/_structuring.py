@@ -12,6 +12,8 @@ from edgeprune.core.plan import WidthKind, plan_to_json
 from edgeprune.core.results import WidthReport
 from edgeprune.core.widths.arrays import arrays_to_bytes, digest
 from edgeprune.core.widths.find import find_widths
+from edgeprune.core.widths.groups import Sublayer, WidthGroup
+from edgeprune_calibration.padding import find_padding
 from edgeprune_calibration.statistics import collect
 from edgeprune_calibration.store import store_for
 from edgeprune_calibration.width_solving import WidthSolver, probes_of
@@ -74,7 +76,10 @@ class Structure:
         graph, threads = self.bench.build(tokens), self.bench.options.threads
         probes = probes_of(self.widths, self.kinds)
         store = store_for(self.plan.model_sha256, plan_to_json(tokens) + repr(probes).encode(), chosen, batch)
-        found = collect(graph, probes, chosen, batch=batch, threads=threads, progress=progress, store=store)
+        hides = find_padding(self.bench.loaded.found)
+        found = collect(
+            graph, probes, chosen, batch=batch, threads=threads, progress=progress, store=store, padding=hides
+        )
         self._solver = WidthSolver(self.widths, found)
         return self._solver
 

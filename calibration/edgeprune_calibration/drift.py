@@ -21,6 +21,8 @@ from edgeprune_calibration.data import Dataset, Feed
 from edgeprune_calibration.reference import Model, Recording, Reference
 
 _Floats = npt.NDArray[np.float64]
+# Outputs of higher rank, [B, T, D], have a row for each token.
+_PER_TOKEN = 2
 
 
 def logits_like(output: Array) -> bool:
@@ -40,11 +42,12 @@ class DriftMeter:
     _names: list[str] = field(default_factory=list)
     _rows: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, names: Sequence[str], dense: Array, pruned: Array) -> None:
+    def add(self, names: Sequence[str], dense: Array, pruned: Array, seen: Array | None = None) -> None:
         """Compare the first `len(names)` rows of both.
 
         Shapes:
             dense, pruned: [B, ...], the same.
+            seen: [B, T], tokens that are no padding, for outputs [B, T, ...]; None where all count.
 
         Raises:
             ModelError: if the shapes differ, or the dense output holds NaN or Inf.
@@ -58,8 +61,10 @@ class DriftMeter:
                 msg = f"the dense model's output `{self.output}` holds NaN or Inf on {name}"
                 raise ModelError(msg, hint="check its weights and the preprocessing of the data")
         self._names.extend(names)
-        for metric, values in _compare(expected, found, logits=logits_like(dense)).items():
-            self._rows.setdefault(metric, []).extend(values.tolist())
+        parts = [(expected, found)] if seen is None else _without_padding(expected, found, seen)
+        for a, b in parts:
+            for metric, values in _compare(a, b, logits=logits_like(dense)).items():
+                self._rows.setdefault(metric, []).extend(values.tolist())
 
     def drift(self) -> Drift:
         """Average what was added.
@@ -109,7 +114,8 @@ def measure_drift(
             for expected, found in _pairs(dense, pruned, outputs):
                 meter = meters.setdefault(expected, DriftMeter(expected))
                 whole = rows_that_left(dense[expected], pruned[found], pruned.get(KEPT_INDICES))
-                meter.add(names, whole[: len(names)], pruned[found][: len(names)])
+                seen = _seen(reference, names, dense[expected], pruned, found)
+                meter.add(names, whole[: len(names)], pruned[found][: len(names)], seen)
             stage.advance(len(names))
     if not meters:
         msg = "drift was measured on no samples"
@@ -136,6 +142,23 @@ def rows_that_left(dense: Array, pruned: Array, kept: Array | None) -> Array:
     return np.take_along_axis(
         dense, rows.reshape(len(kept), *(-1 if i == axis else 1 for i in range(1, dense.ndim))), axis
     )
+
+
+def _seen(
+    reference: Reference | Recording, names: tuple[str, ...], dense: Array, pruned: Feed, found: str
+) -> Array | None:
+    """[B, T], tokens of an output [B, T, ...] that are no padding; None for any other, and where all count."""
+    seen = reference.seen_of(names) if isinstance(reference, Recording) else None
+    if seen is None or dense.ndim <= _PER_TOKEN or dense.shape[1] != seen.shape[1]:
+        return None
+    kept = pruned.get(KEPT_INDICES)
+    left = rows_that_left(seen, pruned[found][: len(names), :, 0], None if kept is None else kept[: len(names)])
+    return left if left.any(axis=1).all() else None
+
+
+def _without_padding(dense: _Floats, pruned: _Floats, seen: Array) -> list[tuple[_Floats, _Floats]]:
+    """Sample by sample, since samples differ in how many tokens count."""
+    return [(a[None, row], b[None, row]) for a, b, row in zip(dense, pruned, seen, strict=True)]
 
 
 def _outputs(reference: Reference | Recording, names: tuple[str, ...], feed: Feed) -> Feed:

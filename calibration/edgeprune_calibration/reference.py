@@ -102,11 +102,13 @@ class Recording:
         name: of the reference.
         outputs: [n, ...] by output name.
         rows: row by sample name.
+        seen: [n, T], tokens that are no padding; None where the model has no mask.
     """
 
     name: str
     outputs: dict[str, Array]
     rows: dict[str, int]
+    seen: Array | None = None
 
     def outputs_of(self, names: Sequence[str]) -> dict[str, Array]:
         """Outputs of the samples `names`, in their order.
@@ -116,6 +118,10 @@ class Recording:
         """
         rows = [self.rows[name] for name in names]
         return {name: array[rows] for name, array in self.outputs.items()}
+
+    def seen_of(self, names: Sequence[str]) -> Array | None:
+        """[B, T] of the samples `names`."""
+        return None if self.seen is None else self.seen[[self.rows[name] for name in names]]
 
 
 def record(reference: Reference, dataset: Dataset, *, batch: int = 1, progress: Progress = SILENT) -> Recording:
