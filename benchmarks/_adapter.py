@@ -88,7 +88,7 @@ def _run(words: list[str]) -> None:
         raise RuntimeError(done.stderr.strip() or done.stdout.strip())
 
 
-def _declared(model: ir.Model, batch: int) -> dict[str, tuple[int, ...]]:
+def declared(model: ir.Model, batch: int) -> dict[str, tuple[int, ...]]:
     """Shapes for inputs that leave more open than the batch: those that the zoo's exporter traced with."""
     usual = {2: (batch, 32), 4: (batch, 3, 224, 224)}
     shapes = {str(value.name): value.shape for value in model.graph.inputs if value.shape is not None}
@@ -102,7 +102,7 @@ def _declared(model: ir.Model, batch: int) -> dict[str, tuple[int, ...]]:
 def cut_once(path: Path, *, batch: int, keep: float = 0.6) -> OneCut | Refusal:
     """Cut after the attention of block L//3 (or the next block that can be cut), with random indices."""
     model = ir.load(path)
-    Canonicalize(_declared(model, batch), batch).apply(model)
+    Canonicalize(declared(model, batch), batch).apply(model)
     found = recognize(model)
     if found.stream is None:
         return found.refusals[0]

@@ -32,12 +32,13 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(name: str, data: object, text: str) -> None:
-    """Write `results/NAME.json` and `results/NAME.md`, and print the latter."""
+def write(name: str, data: object, text: str, *, quiet: bool = False) -> None:
+    """Write `results/NAME.json` and `results/NAME.md`, and print the latter unless `quiet`."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=2) + "\n")
     (RESULTS / f"{name}.md").write_text(text)
-    print(text)
+    if not quiet:
+        print(text)
 
 
 def _cell(value: object) -> str:
