@@ -16,13 +16,11 @@ from edgeprune.core.passes import PassResult
 from edgeprune_passes._decompose import decompose_attention
 from edgeprune_passes._guards import remove_dummy_masks
 from edgeprune_passes.raise_scans import RaiseScans
+from edgeprune_passes.scans._stand_ins import stand_ins
 from edgeprune_passes.scans.unrolled import roll_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-# Shape inference stops at these; the file says what they give, in symbols that the inputs declare.
-_UNINFERRED = {"Scan", "Loop"}
 
 # Folding is meant to reach every Shape chain and every literal; a cap would leave some behind.
 _NO_LIMIT = 1 << 31
@@ -56,24 +54,15 @@ class Canonicalize:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.RemoveUnusedNodesPass()(model)
         roll_up(model)
-        _fold(model)
-        changes = decompose_attention(model) + remove_dummy_masks(model)
-        if changes:
+        with stand_ins(model):
             _fold(model)
-        scans = self._raise_scans(model)
+            changes = decompose_attention(model) + remove_dummy_masks(model)
+            if changes:
+                _fold(model)
+        scans = RaiseScans().apply(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.RemoveUnusedNodesPass()(model)
         return PassResult(model, changes + scans.changes + abs(before - len(model.graph)), scans.refusals)
-
-    def _raise_scans(self, model: ir.Model) -> PassResult:
-        """Raise what can be raised; behind a scan whose shape nobody could infer, fold again and go on."""
-        changes = 0
-        while True:
-            result = RaiseScans().apply(model)
-            changes += result.changes
-            if not result.changes or all(static_shape(value) for node in model.graph for value in node.outputs):
-                return PassResult(model, changes, result.refusals)
-            _fold(model)
 
     def _declare_shapes(self, model: ir.Model) -> None:
         names = {value.name for value in model.graph.inputs}
@@ -81,15 +70,12 @@ class Canonicalize:
             if name not in names:
                 msg = f"the model has no input `{name}`; it has {', '.join(sorted(map(str, names)))}"
                 raise ModelError(msg, hint="name an input of the model in --input NAME:1x3x224x224")
-        bound: dict[str, int] = {}
         for value in model.graph.inputs:
-            shape = self._shape_of(value)
-            bound |= {str(dim): size for dim, size in zip(value.shape or (), shape, strict=False)}
-            value.shape = ir.Shape(shape)
+            value.shape = ir.Shape(self._shape_of(value))
         for node in model.graph:
             for output in node.outputs:
                 if static_shape(output) is None:
-                    output.shape = _bound(output.shape, bound) if node.op_type in _UNINFERRED else None
+                    output.shape = None
 
     def _shape_of(self, value: ir.Value) -> tuple[int, ...]:
         declared = self.inputs.get(str(value.name))
@@ -111,13 +97,6 @@ class Canonicalize:
             msg = f"input `{value.name}` has unknown dimensions {unknown}; the number of tokens would be a guess"
             raise ModelError(msg, hint=f"declare its shape: --input {value.name}:1x3x224x224")
         return known
-
-
-def _bound(shape: ir.Shape | None, sizes: Mapping[str, int]) -> ir.Shape | None:
-    """A shape with the sizes of symbols that the inputs declare; None if another one is left."""
-    if shape is None or any(not isinstance(dim, int) and str(dim) not in sizes for dim in shape):
-        return None
-    return ir.Shape([dim if isinstance(dim, int) else sizes[str(dim)] for dim in shape])
 
 
 def shown(shape: ir.Shape) -> str:

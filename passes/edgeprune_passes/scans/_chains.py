@@ -61,7 +61,7 @@ def find_chains(nodes: Iterator[ir.Node]) -> list[list[Link]]:
             continue
         depth[node] = 1
         for found in links(node):
-            made = _origin(found.before).producer()
+            made = origin(found.before).producer()
             if made in depth and made is not node and depth[made] >= depth[node]:
                 depth[node], link[node] = depth[made] + 1, found
     return _longest(depth, link)
@@ -75,7 +75,7 @@ def _longest(depth: dict[ir.Node, int], link: dict[ir.Node, Link]) -> list[list[
         while step in link and step not in taken:
             taken.add(step)
             run.append(link[step])
-            step = _origin(link[step].before).producer()
+            step = origin(link[step].before).producer()
         if len(run) + 1 >= SHORTEST:
             chains.append(run[::-1])
     order = {node: i for i, node in enumerate(link)}
@@ -91,7 +91,7 @@ def links(add: ir.Node) -> Iterator[Link]:
         yield from (Link(add, mul, value) for value in mul.inputs if value is not None)
 
 
-def _origin(value: ir.Value) -> ir.Value:
+def origin(value: ir.Value) -> ir.Value:
     """Above casts."""
     node = value.producer()
     while node is not None and node.op_type in _PASSES_ON and node.inputs[0] is not None:

@@ -1,4 +1,4 @@
-"""How a traced loop reads one token of a sequence: select, a slice one wide, a part of a split, an element of a list."""
+"""How a traced loop reads one token: a Gather, a Slice one wide, a part of a Split, an element of a list."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_of(value: ir.Value) -> Read | None:
     rule = _RULES.get(node.op_type) if node is not None else None
     if node is None or rule is None or node.inputs[0] is None:
         return None
-    found = rule(node, node.inputs[0], value)
+    found = rule(node, node.inputs[0], list(node.outputs).index(value))
     return None if found is None else _counted_from_front(found)
 
 
@@ -53,7 +53,7 @@ def _counted_from_front(read: Read) -> Read | None:
     return None if shape is None else Read(read.source, read.axis, read.index + shape[read.axis], read.keeps)
 
 
-def _gather(node: ir.Node, source: ir.Value, value: ir.Value) -> Read | None:
+def _gather(node: ir.Node, source: ir.Value, _: int) -> Read | None:
     indices = constant_of(node.inputs[1])
     if indices is None or indices.size != 1 or indices.ndim > 1:
         return None
@@ -61,7 +61,7 @@ def _gather(node: ir.Node, source: ir.Value, value: ir.Value) -> Read | None:
     return Read(source, axis, int(indices.reshape(())), indices.ndim == 1)
 
 
-def _slice(node: ir.Node, source: ir.Value, value: ir.Value) -> Read | None:
+def _slice(node: ir.Node, source: ir.Value, _: int) -> Read | None:
     arrays = [constant_of(v) for v in node.inputs[1:]]
     if any(array is None or array.size != 1 for array in arrays) or len(arrays) < 3:
         return None
@@ -70,16 +70,17 @@ def _slice(node: ir.Node, source: ir.Value, value: ir.Value) -> Read | None:
     return Read(source, axis, start, keeps=True) if one_wide and step in ([], [1]) else None
 
 
-def _split(node: ir.Node, source: ir.Value, value: ir.Value) -> Read | None:
+def _split(node: ir.Node, source: ir.Value, part: int) -> Read | None:
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
     sizes = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    own = value.shape[axis] if value.shape is not None else None
+    shape = node.outputs[part].shape
+    own = shape[axis] if shape is not None else None
     if (sizes is None and own != 1) or (sizes is not None and (sizes != 1).any()):
         return None
-    return Read(source, axis, list(node.outputs).index(value), keeps=True)
+    return Read(source, axis, part, keeps=True)
 
 
-def _sequence_at(node: ir.Node, source: ir.Value, value: ir.Value) -> Read | None:
+def _sequence_at(node: ir.Node, source: ir.Value, _: int) -> Read | None:
     split, index = source.producer(), constant_of(node.inputs[1])
     if split is None or split.op_type != "SplitToSequence" or index is None or split.inputs[0] is None:
         return None

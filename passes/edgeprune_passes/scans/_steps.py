@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from edgeprune.core.graph import constant_of
+from edgeprune.core.graph import constant_of, static_shape
 from edgeprune_passes.scans._declined import DeclinedError
 from edgeprune_passes.scans._reads import Read, read_of
 
@@ -28,16 +28,17 @@ class Roller:
     Args:
         prefix: of all names.
         states: the state after each step.
+        from_zero: the first state is what is added, and nothing else; lists of decays are one shorter then.
     """
 
-    def __init__(self, prefix: str, states: Sequence[ir.Value]) -> None:
+    def __init__(self, prefix: str, states: Sequence[ir.Value], *, from_zero: bool = False) -> None:
         self.before = ir.Value(name=f"{prefix}/h")
         self.after = ir.Value(name=f"{prefix}/state")
         self.nodes: list[ir.Node] = []
         self.reads: dict[ir.Value, list[Read]] = {}
         self.prefix = prefix
         self._states = list(states)
-        self._place = {value: i for i, value in enumerate(states)}
+        self._others = set(states[1:] if from_zero else states)
         self._known: dict[tuple[int, ...], ir.Value] = {tuple(id(value) for value in states): self.after}
 
     def roll(self, values: Sequence[ir.Value], depth: int = 0) -> ir.Value:
@@ -55,7 +56,7 @@ class Roller:
         first = values[0]
         if all(value is first for value in values):
             return first
-        if any(value in self._place for value in values):
+        if any(value in self._others for value in values):
             raise DeclinedError(first, "a step depends on the state of another step otherwise than by a product")
         if _same_constant(values):
             return first
@@ -66,22 +67,24 @@ class Roller:
         return self._operator(values, depth)
 
     def _read(self, reads: list[Read]) -> ir.Value:
+        if len(reads) < len(self._states):
+            reads = [_one_before(reads), *reads]
         inner = ir.Value(name=f"{self.prefix}/token_{len(self.reads)}", type=reads[0].source.type)
         self.reads[inner] = reads
         if not reads[0].keeps:
             return inner
-        axes = ir.tensor(np.array([reads[0].axis]), name=f"{self.prefix}/axis_{len(self.reads)}")
-        kept = self.write("Unsqueeze", [inner, self.literal(axes)])
+        kept = self.write("Unsqueeze", [inner, self.axis(reads[0].axis)])
         kept.type = reads[0].source.type
         return kept
 
-    def literal(self, tensor: ir.TensorProtocol) -> ir.Value:
-        """A constant of the body."""
-        node = ir.node("Constant", [], attributes={"value": tensor})
-        node.outputs[0].name, node.outputs[0].const_value = tensor.name, tensor
-        node.outputs[0].shape, node.outputs[0].dtype = ir.Shape(tensor.shape), tensor.dtype
+    def axis(self, number: int) -> ir.Value:
+        """A literal axis."""
+        tensor = ir.tensor(np.array([number]), name=f"{self.prefix}/axis_{len(self.nodes)}")
+        node = ir.node("Constant", [], attributes={"value": tensor}, name=tensor.name)
+        value = node.outputs[0]
+        value.name, value.const_value, value.dtype, value.shape = tensor.name, tensor, tensor.dtype, ir.Shape([1])
         self.nodes.append(node)
-        return node.outputs[0]
+        return value
 
     def close(self, operands: Sequence[ir.Value]) -> None:
         """Write the sum that the state becomes."""
@@ -118,6 +121,16 @@ class Roller:
             value.shape, value.type = like.shape, like.type
         self.nodes.append(written)
         return value
+
+
+def _one_before(reads: list[Read]) -> Read:
+    # The token that a first step would have read, had it multiplied anything.
+    first, second = reads[:2]
+    index = 2 * first.index - second.index
+    shape = static_shape(first.source)
+    if index < 0 or (shape is not None and index >= shape[first.axis]):
+        raise DeclinedError(first.source, "the first step of the unrolled recurrence has no decay to read")
+    return Read(first.source, first.axis, index, first.keeps)
 
 
 def _same_constant(values: Sequence[ir.Value]) -> bool:

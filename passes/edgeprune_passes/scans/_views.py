@@ -64,7 +64,7 @@ def _source_axes(
 ) -> Sequence[Axis] | None:
     """Axes of what a layout operator reads, from those of what it gives."""
     op = node.op_type
-    if op in {"Identity", "Expand"} or _same_cast(node):
+    if op in {"Identity", "Expand"} or _same_cast(node) or _whole(node):
         return axes
     if op == "Transpose":
         origins = dict(zip(perm_of(node, len(axes)), axes, strict=True))
@@ -121,6 +121,16 @@ def perm_of(node: ir.Node, rank: int) -> list[int]:
 def _same_cast(node: ir.Node) -> bool:
     source = node.inputs[0] if node.inputs else None
     return node.op_type == "Cast" and source is not None and source.dtype == node.outputs[0].dtype is not None
+
+
+def _whole(node: ir.Node) -> bool:
+    """Whether a Slice takes everything, forwards: what is rolled up slices before lengths are known."""
+    if node.op_type != "Slice":
+        return False
+    shape = static_shape(node.outputs[0])
+    steps = constant_of(node.inputs[4]) if len(node.inputs) > 4 else None
+    forwards = len(node.inputs) <= 4 or (steps is not None and (steps == 1).all())
+    return forwards and shape is not None and node.inputs[0] is not None and shape == static_shape(node.inputs[0])
 
 
 def _regrouped(axes: Sequence[Axis], shape: Sequence[int], sizes: Mapping[str, int]) -> tuple[Axis, ...] | None:

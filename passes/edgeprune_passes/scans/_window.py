@@ -21,29 +21,19 @@ def windowed(model: ir.Model, reads: Sequence[Read], before: ir.Node, prefix: st
     source, axis = reads[0].source, reads[0].axis
     indices = np.array([read.index for read in reads])
     steps = set(np.diff(indices).tolist())
-    if steps == {1} or steps == {-1}:
-        first, last = int(indices.min()), int(indices.max())
-        shape = static_shape(source)
-        if shape is not None and (first, last + 1) == (0, shape[axis]):
-            return source, steps == {-1}
-        operands = [np.array([number]) for number in (first, last + 1, axis)]
-        return _written(model, "Slice", source, operands, before, prefix), steps == {-1}
-    return _written(model, "Gather", source, [indices], before, prefix, axis), False
-
-
-def _written(
-    model: ir.Model,
-    op_type: str,
-    source: ir.Value,
-    operands: Sequence[np.ndarray],
-    before: ir.Node,
-    prefix: str,
-    axis: int | None = None,
-) -> ir.Value:
-    constants = [add_initializer(model, array, fresh_name(model, f"{prefix}/constant")) for array in operands]
-    name = fresh_name(model, f"{prefix}/{op_type}")
-    attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
-    node = ir.Node("", op_type, [source, *constants], attributes, name=name)
-    node.outputs[0].name, node.outputs[0].type = name, source.type
+    shape, last = static_shape(source), int(indices.max())
+    if steps not in ({1}, {-1}):
+        node = ir.node("Gather", [source, _constant(model, indices, prefix)], attributes={"axis": axis})
+    elif shape is not None and (int(indices.min()), last + 1) == (0, shape[axis]):
+        return source, steps == {-1}
+    else:
+        ends = ([int(indices.min())], [last + 1], [axis])
+        node = ir.node("Slice", [source, *(_constant(model, np.array(end), prefix) for end in ends)])
+    node.name = node.outputs[0].name = fresh_name(model, f"{prefix}/{node.op_type}")
+    node.outputs[0].type = source.type
     model.graph.insert_before(before, node)
-    return node.outputs[0]
+    return node.outputs[0], steps == {-1}
+
+
+def _constant(model: ir.Model, array: np.ndarray, prefix: str) -> ir.Value:
+    return add_initializer(model, array, fresh_name(model, f"{prefix}/constant"))

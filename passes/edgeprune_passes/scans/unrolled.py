@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgeprune.core.graph import PREFIX
 from edgeprune.core.tape import fresh_name
-from edgeprune_passes.scans._chains import Link, find_chains, links
+from edgeprune_passes.scans._chains import Link, find_chains, links, origin
 from edgeprune_passes.scans._collect import Collected, find_collected
 from edgeprune_passes.scans._declined import DeclinedError
 from edgeprune_passes.scans._edit import replace_value
@@ -21,18 +22,28 @@ from edgeprune_passes.scans._steps import Roller
 from edgeprune_passes.scans._window import windowed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from edgeprune.core.refusals import Refusal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """All steps of one recurrence, the first one too."""
+    """All steps of one recurrence.
 
-    steps: list[Link]
+    Attributes:
+        states: h of every step.
+        decay: a of every step, or of all but the first where that one multiplies nothing.
+        added: b of every step.
+        initial: h before the first step; None for zero.
+        products: a * h.
+    """
 
-    @property
-    def states(self) -> list[ir.Value]:
-        return [step.state for step in self.steps]
+    states: list[ir.Value]
+    decay: list[ir.Value]
+    added: list[ir.Value]
+    initial: ir.Value | None
+    products: set[ir.Node]
 
 
 def roll_up(model: ir.Model) -> tuple[int, list[Refusal]]:
@@ -50,26 +61,50 @@ def roll_up(model: ir.Model) -> tuple[int, list[Refusal]]:
 
 
 def _rolled(model: ir.Model, chain: list[Link]) -> Refusal | None:
-    first = chain[0].before.producer()
-    while first is not None and first.op_type != "Add":
-        first = first.inputs[0].producer() if first.inputs[0] is not None else None
-    assert first is not None, "a chain starts behind an Add"
-    reason: Refusal | None = None
-    for start in links(first):
-        try:
-            _write(model, _Run([start, *chain]))
-        except DeclinedError as declined:
-            reason = reason or declined.refusal
-        else:
+    reasons: list[Refusal] = []
+    for run in _readings(chain):
+        reason = _tried(model, run)
+        if reason is None:
             return None
-    return reason
+        reasons.append(reason)
+    return reasons[0]
+
+
+def _readings(chain: list[Link]) -> Iterator[_Run]:
+    """The ways to read where a chain begins: h_0 = a_0 * start + b_0, or h_0 = b_0."""
+    first = origin(chain[0].before)
+    made = first.producer()
+    starts = list(links(made)) if made is not None else []
+    for start in starts:
+        yield _run([start, *chain], start.before)
+    for start in starts:
+        yield _run_from(start.before, [start, *chain])
+    yield _run_from(first, chain)
+
+
+def _run(steps: list[Link], initial: ir.Value) -> _Run:
+    states, decay, added = ([getattr(step, name) for step in steps] for name in ("state", "decay", "added"))
+    return _Run(states, decay, added, initial, {step.mul for step in steps})
+
+
+def _run_from(first: ir.Value, steps: list[Link]) -> _Run:
+    run = _run(steps, first)
+    return _Run([first, *run.states], run.decay, [first, *run.added], None, run.products)
+
+
+def _tried(model: ir.Model, run: _Run) -> Refusal | None:
+    try:
+        _write(model, run)
+    except DeclinedError as declined:
+        return declined.refusal
+    return None
 
 
 def _write(model: ir.Model, run: _Run) -> None:
     states = run.states
-    collected = find_collected(states, {step.mul for step in run.steps})
+    collected = find_collected(states, run.products)
     _check_uses(states)
-    roller = Roller(fresh_name(model, f"{PREFIX}rolled"), states)
+    roller = Roller(fresh_name(model, f"{PREFIX}rolled"), states, from_zero=run.initial is None)
     outputs = _body(roller, run, collected)
     anchor = collected[0].result.producer()
     assert anchor is not None
@@ -79,7 +114,7 @@ def _write(model: ir.Model, run: _Run) -> None:
     )
     scan = ir.node(
         "Scan",
-        [run.steps[0].before, *(value for value, _ in sources)],
+        [run.initial or _zeros(model, states[0], anchor, roller.prefix), *(value for value, _ in sources)],
         attributes={
             "body": body,
             "num_scan_inputs": len(sources),
@@ -95,12 +130,21 @@ def _write(model: ir.Model, run: _Run) -> None:
     _connect(scan, states, collected, roller.prefix)
 
 
+def _zeros(model: ir.Model, like: ir.Value, before: ir.Node, prefix: str) -> ir.Value:
+    shape = ir.node("Shape", [like])
+    zeros = ir.node("ConstantOfShape", [shape.outputs[0]], attributes={"value": ir.tensor(np.zeros(1, np.float32))})
+    for node in (shape, zeros):
+        node.name = node.outputs[0].name = fresh_name(model, f"{prefix}/{node.op_type}")
+        model.graph.insert_before(before, node)
+    return zeros.outputs[0]
+
+
 def _body(roller: Roller, run: _Run, collected: list[Collected]) -> list[ir.Value]:
     """Write one step, and return what it gives beside the state."""
     like = run.states[1]
     for value in (roller.before, roller.after):
         value.shape, value.type = like.shape, like.type
-    decay, added = (roller.roll([getattr(step, name) for step in run.steps]) for name in ("decay", "added"))
+    decay, added = roller.roll(run.decay), roller.roll(run.added)
     kept = roller.write("Mul", [decay, roller.before], like=like)
     roller.close([kept, added])
     return [_output(roller, found) for found in collected]
@@ -110,12 +154,11 @@ def _output(roller: Roller, found: Collected) -> ir.Value:
     value = roller.roll(found.values)
     if not found.keeps:
         return roller.write("Identity", [value], like=value)
-    axes = ir.tensor([found.axis], dtype=ir.DataType.INT64, name=f"{roller.prefix}/axis_{len(roller.nodes)}")
-    return roller.write("Squeeze", [value, roller.literal(axes)])
+    return roller.write("Squeeze", [value, roller.axis(found.axis)])
 
 
 def _check_uses(states: list[ir.Value]) -> None:
-    """A step whose state is read once more than that of its neighbour is no step of a loop."""
+    # A step whose state is read once more than that of its neighbour is no step of a loop.
     counts = {len(state.uses()) for state in states[:-1]}
     if len(counts) > 1 or any(state.is_graph_output() for state in states[:-1]):
         raise DeclinedError(states[0], "the state after one token is read more often than after others")
