@@ -15,19 +15,89 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.core.graph import constant_of
+from edgeprune.core.errors import PlanError
+from edgeprune.core.graph import PREFIX, constant_of, name_of
+from edgeprune.core.tape import Tape
 from edgeprune_passes._rows import gather_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     import onnx_ir as ir
 
+    from edgeprune.core.flow.engine import Flow
     from edgeprune.core.plan import Alignment
+    from edgeprune.core.recognition import Block
     from edgeprune.core.scans import Scan
-    from edgeprune.core.tape import Tape
 
 # What `exact` goes on as, behind the block of its cut.
-BEHIND_EXACT = "gap"
+BEHIND_EXACT: Alignment = "gap"
 _BEGINNING = np.iinfo(np.int64).min
+
+
+class Aligner:
+    """Aligns the scans behind the cuts of one application.
+
+    Args:
+        model: the graph.
+        alignment: how.
+        scans: of the model.
+
+    Raises:
+        PlanError: if there is something to align with, and no scan.
+    """
+
+    def __init__(self, model: ir.Model, alignment: Alignment, scans: Sequence[Scan]) -> None:
+        require_scans(alignment, scans)
+        self._model = model
+        self._alignment = alignment
+        self._scans = scans
+        self._positions: ir.Value | None = None
+        self._gaps: dict[ir.Node, ir.Value] = {}
+
+    def cuts_inside(self, block: Block) -> bool:
+        """Whether a cut of a block stands in front of its scans."""
+        return self._alignment == "exact" and bool(block.scans)
+
+    def behind(self, tape: Tape, index: ir.Value, flow: Flow) -> None:
+        """Remember the gaps of every scan that a cut shortened.
+
+        Args:
+            tape: of the cut.
+            index: int64 [B, K'], kept, in the stream before the cut.
+            flow: from the cut on.
+        """
+        if self._alignment == "none":
+            return
+        before = self._positions
+        self._positions = index if before is None else tape.op("GatherElements", before, index, axis=1)
+        for scan in self._scans:
+            if flow.tokens_on(scan.step):
+                self._gaps[scan.node] = gaps(tape, self._positions, flipped=scan.flipped)
+
+    def write(self, scans: Iterable[Scan]) -> None:
+        """Stretch the steps of some scans by the gaps that are known of them."""
+        for scan in scans:
+            gap = self._gaps.pop(scan.node, None)
+            if gap is not None:
+                tape = Tape(self._model, before=scan.node, prefix=f"{PREFIX}aligned/{name_of(scan.node)}")
+                mode = mode_of(scan, self._alignment)
+                scan.node.replace_input_with(0, stretched(tape, scan, gap, mode))
+
+    def write_all(self) -> None:
+        """Stretch the steps of all scans that are left."""
+        self.write(self._scans)
+
+
+def require_scans(alignment: Alignment, scans: Sequence[Scan]) -> None:
+    """Check that there is a scan to align, if that is asked for.
+
+    Raises:
+        PlanError: if there is none.
+    """
+    if alignment != "none" and not scans:
+        msg = f"`alignment` is {alignment}, and the model has no selective scan"
+        raise PlanError(msg, hint="leave out --alignment: attention has no state that decays")
 
 
 def reversed_order(tape: Tape, value: ir.Value, axis: int = 1) -> ir.Value:

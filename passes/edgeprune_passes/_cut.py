@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -9,7 +10,7 @@ import onnx_ir as ir
 from edgeprune.core.errors import PassError
 from edgeprune.core.flow.call import Companion
 from edgeprune.core.flow.engine import run_flow
-from edgeprune.core.flow.labels import Label, Resize, Segment, Tokens
+from edgeprune.core.flow.labels import Label, Resize, Segment
 from edgeprune.core.tape import clone_constant
 from edgeprune_passes._take import Taker
 
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
 def relabel(label: Label, tokens: int) -> Label:
     """The same axes, with the whole stream of the present length."""
-    axes = tuple(
-        (Tokens((Segment(0, tokens),)),) if label.tokens_at(i) is not None else axis
-        for i, axis in enumerate(label.axes)
+    found = (label.tokens_at(i) for i in range(len(label.axes)))
+    axes = (
+        axis if own is None else (replace(own, segments=(Segment(0, tokens),)),)
+        for axis, own in zip(label.axes, found, strict=True)
     )
-    return Label(axes)
+    return Label(tuple(axes))
 
 
 def replace_input(node: ir.Node, old: ir.Value, new: ir.Value) -> None:

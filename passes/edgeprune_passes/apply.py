@@ -17,6 +17,7 @@ from edgeprune_passes.remove_sublayers import RemoveSublayers
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from edgeprune.core.passes import Pass
     from edgeprune.core.plan import Plan
     from edgeprune.core.widths.arrays import Arrays
 
@@ -39,12 +40,13 @@ def apply_plan(model: ir.Model, plan: Plan, arrays: Arrays | None = None) -> Pas
         PlanError: if a cut cannot be made.
         PassError: if a pass broke the graph.
     """
-    parts = RemoveChannels, RemoveSublayers
-    of = [tuple(cut for cut in plan.widths if (cut.kind in SUBLAYERS) == whole) for whole in (False, True)]
-    widths = tuple(part(cuts, arrays or {}) for part, cuts in zip(parts, of, strict=True) if cuts)
+    narrow = tuple(cut for cut in plan.widths if cut.kind not in SUBLAYERS)
+    whole = tuple(cut for cut in plan.widths if cut.kind in SUBLAYERS)
+    widths: list[Pass] = [RemoveChannels(narrow, arrays or {})] if narrow else []
+    widths += [RemoveSublayers(whole, arrays or {})] if whole else []
     tail = (EliminateTail(),) if plan.eliminate_tail else ()
     more = tuple(make_pass(spec) for spec in plan.passes)
-    reduce = ReduceTokens(cuts=plan.cuts, restore=plan.restore, output=plan.output)
+    reduce = ReduceTokens(cuts=plan.cuts, restore=plan.restore, output=plan.output, alignment=plan.alignment)
     result = Pipeline(passes=(*widths, *tail, reduce, *more)).apply(model)
     common.RemoveUnusedNodesPass()(model)
     return PassResult(model, result.changes, result.refusals)

@@ -9,11 +9,13 @@ import onnx_ir as ir
 
 from edgeprune.core.errors import PlanError
 from edgeprune.core.flow.labels import Resize, sides
-from edgeprune.core.graph import PREFIX, consumers
+from edgeprune.core.graph import PREFIX, consumers, static_shape
 from edgeprune.core.passes import PassResult
 from edgeprune.core.recognition import is_residual, recognize, token_dominators
 from edgeprune.core.tape import Tape
+from edgeprune_passes._alignment import Aligner, cut_scan
 from edgeprune_passes._cut import propagate, relabel, replace_input
+from edgeprune_passes._inside import entry_of, last_scan, require_inside
 from edgeprune_passes._layout import from_stream, to_stream
 from edgeprune_passes._output import State, cut_output, require_readout
 from edgeprune_passes._restore import free_users, lower_restore, place_restore
@@ -27,10 +29,10 @@ from edgeprune_passes.strategies.keep_all import KeepAll
 if TYPE_CHECKING:
     from edgeprune.core.flow.engine import Flow
     from edgeprune.core.flow.labels import Label
-    from edgeprune.core.plan import OutputCut, Restore, TokenCut
+    from edgeprune.core.plan import Alignment, OutputCut, Restore, TokenCut
     from edgeprune.core.recognition import Block, Recognition
     from edgeprune.core.source import Stream
-    from edgeprune_passes.selection import Strategy
+    from edgeprune_passes.selection import Selection, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,10 @@ class ReduceTokens:
         restore: how all tokens are brought back before heads and outputs that need them: `auto` or the name of a mode;
             `none` lets per-token outputs get shorter and refuses heads that need all tokens.
         output: reduction of the tokens that leave for the outputs, which then get shorter, with `kept_indices`.
+        alignment: how selective scans behind a cut let their state decay over what is gone: `none`, `gap`, `bias`, or
+            `exact`, which cuts in front of the block's scans.
 
-    Raises: `PlanError` if a block has no cut point, or a strategy refuses it.
+    Raises: `PlanError` if a block has no cut point, or a strategy refuses it, or nothing is there to align.
     Source: none; the strategies name theirs.
     """
 
@@ -54,6 +58,7 @@ class ReduceTokens:
     cuts: tuple[TokenCut, ...] = ()
     restore: Restore = "auto"
     output: OutputCut | None = None
+    alignment: Alignment = "none"
 
     def apply(self, model: ir.Model) -> PassResult:
         """Rewrite `model` in place."""
@@ -61,11 +66,12 @@ class ReduceTokens:
             return PassResult(model, 0)
         found = recognize(model)
         readout = require_readout(model, found) if self.output is not None else None
-        work = _Work(model, found, [make_strategy(cut.strategy) for cut in self.cuts])
+        work = _Work(model, found, [make_strategy(cut.strategy) for cut in self.cuts], self.alignment)
         work.shortened = readout.outputs if readout is not None else ()
         nodes = work.place_restores(self.restore)
         for cut, strategy in zip(self.cuts, work.strategies, strict=True):
             work.cut(cut, strategy)
+        work.aligner.write_all()
         if readout is not None and self.output is not None:
             indices = [done.selection.index for done in work.history]
             last = self.cuts[-1].block if self.cuts else -1
@@ -80,11 +86,12 @@ class ReduceTokens:
 class _Work:
     """The state of one application: how many tokens are left, which cuts were made."""
 
-    def __init__(self, model: ir.Model, found: Recognition, strategies: list[Strategy]) -> None:
+    def __init__(self, model: ir.Model, found: Recognition, strategies: list[Strategy], alignment: Alignment) -> None:
         self.model = model
         self.found = found
         self.stream: Stream = found.found
         self.strategies = strategies
+        self.aligner = Aligner(model, alignment, [scan for block in found.blocks for scan in block.scans])
         self.tokens = self.stream.tokens
         self.place = self.stream.place
         self.size: ir.Value | None = None
@@ -100,6 +107,9 @@ class _Work:
             PlanError: if the block has no cut point, or the strategy refuses it or so few tokens.
         """
         block, value = self._cut_point(cut, strategy)
+        if self.aligner.cuts_inside(block):
+            self._cut_inside(cut, strategy, block, value)
+            return
         label = relabel(self.stream.flow.labels[value], self.tokens)
         users = list(consumers(value))
         prefix = f"{PREFIX}cut/{cut.block}"
@@ -114,19 +124,39 @@ class _Work:
         new = from_stream(tape, kept, label, self.stream.batch)
         for user in users:
             replace_input(user, value, new)
-        self._finish(
-            Done(
-                before=before,
-                reduced=kept,
-                after=new,
-                selection=selection,
-                tokens=self.tokens,
-                prefix=self.stream.prefix,
-                place=self.place,
-                new_place=sides(self.patches, self.place, cut.keep)[0],
-            ),
-            label,
-            tape,
+        self._finish(self._done(before, kept, new, selection), {new: label}, tape)
+
+    def _cut_inside(self, cut: TokenCut, strategy: Strategy, block: Block, value: ir.Value) -> None:
+        """Make one cut in front of the scans of a block; gate, skip and residual follow as companions.
+
+        Raises:
+            PlanError: if the strategy needs what the scans give, or merges.
+        """
+        require_inside(strategy, block)
+        labels, entry = self.stream.flow.labels, entry_of(block, self.stream.flow)
+        prefix = f"{PREFIX}cut/{cut.block}"
+        tape = Tape(self.model, before=last_scan(block), prefix=prefix)
+        before = to_stream(tape, entry, relabel(labels[entry], self.tokens), self.stream.batch)
+        selection = named(strategy.emit(self._site(block, before), cut.keep, tape), prefix)
+        self.aligner.write(block.scans)
+        for scan in block.scans:
+            cut_scan(tape, scan, selection.index, self.tokens)
+        self.model.graph.sort()  # the scan in front now reads what is written behind it
+        kept = gather_rows(tape, before, selection.index, name="kept")
+        seeds = {y: relabel(labels[y], self.tokens) for y in (scan.node.outputs[0] for scan in block.scans)}
+        self._finish(self._done(before, kept, value, selection), seeds, tape)
+
+    def _done(self, before: ir.Value, reduced: ir.Value, after: ir.Value, selection: Selection) -> Done:
+        kept = (static_shape(selection.index) or (0, 0))[1]
+        return Done(
+            before=before,
+            reduced=reduced,
+            after=after,
+            selection=selection,
+            tokens=self.tokens,
+            prefix=self.stream.prefix,
+            place=self.place,
+            new_place=sides(self.patches, self.place, kept - self.stream.prefix)[0],
         )
 
     def _cut_point(self, cut: TokenCut, strategy: Strategy) -> tuple[Block, ir.Value]:
@@ -167,6 +197,7 @@ class _Work:
             log_size=self.log_size,
             grid=self.stream.grid,
             place=self.place,
+            labels=self.stream.flow.labels,
         )
 
     @property
@@ -174,12 +205,12 @@ class _Work:
         """Patch tokens that are left."""
         return self.tokens - self.stream.prefix
 
-    def _finish(self, done: Done, label: Label, tape: Tape) -> None:
+    def _finish(self, done: Done, seeds: dict[ir.Value, Label], tape: Tape) -> None:
         """Let everything behind a cut follow, and remember what was done."""
-        new, selection = done.after, done.selection
+        selection = done.selection
         after = tape.shape(selection.index)[1]
         resize = Resize(self.tokens, after, self.stream.prefix, done.place, done.new_place)
-        flow = propagate(self.model, {new: label}, resize, selection.index, batch=self.stream.batch, prefix=tape.prefix)
+        flow = propagate(self.model, seeds, resize, selection.index, batch=self.stream.batch, prefix=tape.prefix)
         self.size = selection.size
         self.log_size = None
         if selection.size is not None:
@@ -188,6 +219,7 @@ class _Work:
             self._weighed[node] = Weighed(self.log_size, logits, axis, resize)
         for node, averaged, axis in means(self.model.graph, flow, resize):
             self._weighed[node] = Weighed(self.log_size, averaged, axis, resize)
+        self.aligner.behind(tape, selection.index, flow)
         self.history.append(done)
         self.tokens, self.place = resize.after, resize.new_place
 

@@ -36,6 +36,9 @@ _STRATEGIES = {
     "divprune": "edgeprune_passes.strategies.divprune:Divprune",
     "visionzip": "edgeprune_passes.strategies.visionzip:Visionzip",
     "holov": "edgeprune_passes.strategies.holov:Holov",
+    "ssm-runs": "edgeprune_passes.strategies.ssm_runs:SsmRuns",
+    "ssm-delta": "edgeprune_passes.strategies.ssm_delta:SsmDelta",
+    "ssm-output": "edgeprune_passes.strategies.ssm_output:SsmOutput",
 }
 _RESTORES = {
     "last-seen": "edgeprune_passes.restores.last_seen:LastSeen",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from edgeprune.core.flow.labels import sides
 from edgeprune.core.refusals import Refusal, RefusalCode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx_ir as ir
 
+    from edgeprune.core.flow.labels import Label
     from edgeprune.core.recognition import Block, Recognition
     from edgeprune.core.source import Stream
     from edgeprune.core.tape import Tape
@@ -69,6 +72,7 @@ class Site:
         size: fp32 [B, T] sizes from earlier merges, or None.
         log_size: fp32 [B, 1, 1, T], their logarithm as attention logits take it, or None.
         grid: rows and columns of the patch grid before any cut, if known.
+        labels: of the values of the block, with the tokens of the dense model.
     """
 
     block: Block
@@ -81,6 +85,7 @@ class Site:
     log_size: ir.Value | None = None
     grid: tuple[int, int] | None = None
     place: int = 0
+    labels: Mapping[ir.Value, Label] = field(default_factory=dict)
 
     @property
     def patches(self) -> int:
@@ -111,6 +116,13 @@ class Strategy(Protocol):
     def emit(self, site: Site, keep: int, tape: Tape) -> Selection:
         """Write the operators that choose `keep` patch tokens; prefix tokens stay."""
         ...
+
+
+@runtime_checkable
+class Late(Protocol):
+    """A strategy that reads what the mixers of a block give, so that no cut by it can stand in front of them."""
+
+    late: ClassVar[str]
 
 
 @runtime_checkable

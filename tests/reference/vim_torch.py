@@ -16,6 +16,7 @@ Importance of token t, with f the forward and b the backward direction, flipped 
 
     ssm-output   S_t = sum_c max(0, y^f_(t,c) + y^b_(t,c))        before the gate
     ssm-delta    S_t = mean_c delta^f_(t,c) + mean_c delta^b_(t,c)
+    ssm-runs     S_t = |x_t - x_(t-1)| |y_t - y_(t-1)|, x the stream behind the block; the first of a side is kept
 
 Of the K patch tokens kept, half stand before the class token and half behind it; order is kept.
 
@@ -49,6 +50,8 @@ from torch.nn import functional
 
 Alignment = Literal["none", "gap", "bias"]
 Score = Literal["ssm-output", "ssm-delta"]
+# stream, sizes, kept tokens, class token -> merged stream and sizes
+Merging = Callable[[Tensor, Tensor, Tensor, "int | None"], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +82,14 @@ class Cut:
     Attributes:
         block: index from zero.
         select: which stay.
-        merge: removed tokens go into kept ones rather than away.
+        merge: removed tokens go into kept ones rather than away: into the most similar, or as a function says.
         exact: the scan of this block already runs over the kept tokens only. A merge needs the stream of the removed
             ones behind the block, so it takes that of the block's input.
     """
 
     block: int
     select: Selection
-    merge: bool = False
+    merge: bool | Merging = False
     exact: bool = False
 
 
@@ -156,7 +159,8 @@ class VimReference:
             else:
                 stream = _take(stream, index)
             if cut.merge:
-                merged, size = merged_into(source, size, index, middle)
+                merging = merged_into if cut.merge is True else cut.merge
+                merged, size = merging(source, size, index, middle)
                 stream = stream + merged - _take(source, index) if cut.exact else merged
             else:
                 size = size.gather(1, index)
@@ -246,6 +250,32 @@ def merged_into(stream: Tensor, size: Tensor, kept: Tensor, middle: int | None) 
     weighted = into * size[..., None]
     sizes = weighted.sum(1)
     return weighted.transpose(1, 2) @ stream / sizes[..., None], sizes
+
+
+def merged_runs(stream: Tensor, size: Tensor, kept: Tensor, middle: int | None) -> tuple[Tensor, Tensor]:
+    """Each kept token with all removed ones up to the next kept one in it, and their sizes."""
+    del middle
+    rows, sizes = [], []
+    for tokens, counts, index in zip(stream, size, kept.tolist(), strict=True):
+        ends = [*index[1:], len(tokens)]
+        parts = [slice(start, end) for start, end in zip(index, ends, strict=True)]
+        sizes.append(torch.stack([counts[part].sum() for part in parts]))
+        rows.append(torch.stack([(tokens[part] * counts[part, None]).sum(0) / counts[part].sum() for part in parts]))
+    return torch.stack(rows), torch.stack(sizes)
+
+
+def runs(keep: int) -> Selection:
+    """The selection of `keep` patch tokens that differ most from the one in front of them."""
+
+    def score(seen: Seen) -> Tensor:
+        changes = [(x[:, 1:] - x[:, :-1]).norm(dim=-1) for x in (seen.stream, seen.output)]
+        values = functional.pad(changes[0] * changes[1], (1, 0))
+        values[:, 0] = torch.inf
+        if seen.middle is not None and seen.middle + 1 < values.shape[1]:
+            values[:, seen.middle + 1] = torch.inf
+        return values
+
+    return best(score, keep)
 
 
 def importance(seen: Seen, score: Score) -> Tensor:
