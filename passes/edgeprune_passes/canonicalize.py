@@ -17,6 +17,7 @@ from edgeprune_passes._decompose import decompose_attention
 from edgeprune_passes._guards import remove_dummy_masks
 from edgeprune_passes.raise_scans import RaiseScans
 from edgeprune_passes.scans._stand_ins import stand_ins
+from edgeprune_passes.scans.loop_node import roll_loops
 from edgeprune_passes.scans.unrolled import roll_up
 
 if TYPE_CHECKING:
@@ -53,12 +54,7 @@ class Canonicalize:
         common.InlinePass()(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.RemoveUnusedNodesPass()(model)
-        roll_up(model)
-        with stand_ins(model):
-            _fold(model)
-            changes = decompose_attention(model) + remove_dummy_masks(model)
-            if changes:
-                _fold(model)
+        changes = _fold_with_loops(model)
         scans = RaiseScans().apply(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.RemoveUnusedNodesPass()(model)
@@ -103,6 +99,25 @@ def shown(shape: ir.Shape) -> str:
     """A shape as people write it: `[batch, 3, 224, 224]`."""
     dims = (str(dim) if isinstance(dim, int) else str(dim.value or "?") for dim in shape)
     return f"[{', '.join(dims)}]"
+
+
+def _fold_with_loops(model: ir.Model) -> int:
+    """Fold, with loops rolled up and shapes behind them; Attention operators and dummy masks written plainly, counted.
+
+    A Loop whose number of steps is a constant only now has a shape now, so that more can be folded behind it.
+    """
+    roll_up(model)
+    roll_loops(model)
+    changes = 0
+    while True:
+        with stand_ins(model):
+            _fold(model)
+            found = decompose_attention(model) + remove_dummy_masks(model)
+            if found:
+                _fold(model)
+        changes += found
+        if not roll_loops(model)[0]:
+            return changes
 
 
 def _fold(model: ir.Model) -> None:

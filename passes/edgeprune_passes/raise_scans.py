@@ -14,7 +14,9 @@ from edgeprune_passes.scans._edit import let_go
 from edgeprune_passes.scans._tidy import tidy_result
 from edgeprune_passes.scans.causal_conv import trim_convolutions
 from edgeprune_passes.scans.flips import unify_flips
+from edgeprune_passes.scans.loop_node import roll_loops
 from edgeprune_passes.scans.scan_node import raise_scan
+from edgeprune_passes.scans.softplus import plain_softplus
 from edgeprune_passes.scans.unrolled import roll_up
 
 if TYPE_CHECKING:
@@ -39,15 +41,16 @@ class RaiseScans:
     def apply(self, model: ir.Model) -> PassResult:
         """Rewrite `model` in place."""
         rolled, unlike = roll_up(model)
+        looped, endless = roll_loops(model)
         loops = [node for node in model.graph if node.op_type == "Scan" and node.domain == ""]
         refusals = [refusal for node in loops if (refusal := _raised(model, node)) is not None]
         raised = len(loops) - len(refusals)
-        smaller = unify_flips(model) + trim_convolutions(model)
+        smaller = unify_flips(model) + trim_convolutions(model) + plain_softplus(model)
         if loops or smaller:
             common.RemoveUnusedNodesPass()(model)
         if raised:
             carry_function(model)
-        return PassResult(model, rolled + raised + smaller, (*unlike, *refusals))
+        return PassResult(model, rolled + looped + raised + smaller, (*unlike, *endless, *refusals))
 
 
 def _raised(model: ir.Model, node: ir.Node) -> Refusal | None:

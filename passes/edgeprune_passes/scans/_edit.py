@@ -19,3 +19,12 @@ def let_go(loop: ir.Node) -> None:
         for node in list(attribute.as_graph()) if attribute.type.name == "GRAPH" else ():
             for index in range(len(node.inputs)):
                 node.replace_input_with(index, None)
+
+
+def above_identity(value: ir.Value) -> ir.Value:
+    """What an Identity, or several, repeat."""
+    node = value.producer()
+    while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return value

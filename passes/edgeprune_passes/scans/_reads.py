@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeprune.core.graph import constant_of, static_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
     import onnx_ir as ir
 
 _END = (1 << 31) - 1
@@ -37,12 +38,25 @@ class Read:
 
 
 def read_of(value: ir.Value) -> Read | None:
-    """How a value reads one token; None if it does not."""
+    """How a value reads one token, by literal operands; None if it does not."""
     node = value.producer()
-    rule = _RULES.get(node.op_type) if node is not None else None
-    if node is None or rule is None or node.inputs[0] is None:
+    if node is None or node.op_type not in _READERS or node.inputs[0] is None:
         return None
-    found = rule(node, node.inputs[0], list(node.outputs).index(value))
+    if node.op_type == "Split":
+        return _split(node, node.inputs[0], list(node.outputs).index(value))
+    operands = [constant_of(operand) for operand in node.inputs[1:]]
+    present = [operand for operand in operands if operand is not None]
+    return read_by(node, node.inputs[0], present) if len(present) == len(operands) else None
+
+
+def read_by(node: ir.Node, source: ir.Value, operands: Sequence[np.ndarray]) -> Read | None:
+    """How a Gather, a Slice or a SequenceAt reads one token of `source`, given its other operands."""
+    if any(operand.size != 1 for operand in operands) or not operands:
+        return None
+    if node.op_type == "Slice":
+        found = _slice(source, operands)
+    else:
+        found = _gather(node, source, operands) if node.op_type == "Gather" else _sequence_at(source, operands)
     return None if found is None else _counted_from_front(found)
 
 
@@ -53,19 +67,16 @@ def _counted_from_front(read: Read) -> Read | None:
     return None if shape is None else Read(read.source, read.axis, read.index + shape[read.axis], read.keeps)
 
 
-def _gather(node: ir.Node, source: ir.Value, _: int) -> Read | None:
-    indices = constant_of(node.inputs[1])
-    if indices is None or indices.size != 1 or indices.ndim > 1:
-        return None
+def _gather(node: ir.Node, source: ir.Value, operands: Sequence[np.ndarray]) -> Read | None:
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
-    return Read(source, axis, int(indices.reshape(())), indices.ndim == 1)
+    index = operands[0]
+    return Read(source, axis, int(index.reshape(())), index.ndim == 1) if index.ndim < 2 else None
 
 
-def _slice(node: ir.Node, source: ir.Value, _: int) -> Read | None:
-    arrays = [constant_of(v) for v in node.inputs[1:]]
-    if any(array is None or array.size != 1 for array in arrays) or len(arrays) < 3:
+def _slice(source: ir.Value, operands: Sequence[np.ndarray]) -> Read | None:
+    if len(operands) < 3:
         return None
-    start, stop, axis, *step = [int(array.reshape(())) for array in arrays if array is not None]
+    start, stop, axis, *step = [int(operand.reshape(())) for operand in operands]
     one_wide = stop == start + 1 or (start == -1 and stop >= _END)
     return Read(source, axis, start, keeps=True) if one_wide and step in ([], [1]) else None
 
@@ -80,17 +91,17 @@ def _split(node: ir.Node, source: ir.Value, part: int) -> Read | None:
     return Read(source, axis, part, keeps=True)
 
 
-def _sequence_at(node: ir.Node, source: ir.Value, _: int) -> Read | None:
-    split, index = source.producer(), constant_of(node.inputs[1])
-    if split is None or split.op_type != "SplitToSequence" or index is None or split.inputs[0] is None:
+def _sequence_at(source: ir.Value, operands: Sequence[np.ndarray]) -> Read | None:
+    split = source.producer()
+    if split is None or split.op_type != "SplitToSequence" or split.inputs[0] is None:
         return None
-    sizes = constant_of(split.inputs[1]) if len(split.inputs) > 1 else None
     given = len(split.inputs) > 1 and split.inputs[1] is not None
+    sizes = constant_of(split.inputs[1]) if given else None
     if given and (sizes is None or (sizes != 1).any()):
         return None
     axis = split.attributes["axis"].as_int() if "axis" in split.attributes else 0
     keeps = given or "keepdims" not in split.attributes or split.attributes["keepdims"].as_int() == 1
-    return Read(split.inputs[0], axis, int(np.asarray(index).reshape(())), keeps)
+    return Read(split.inputs[0], axis, int(operands[0].reshape(())), keeps)
 
 
-_RULES = {"Gather": _gather, "Slice": _slice, "Split": _split, "SequenceAt": _sequence_at}
+_READERS = {"Gather", "Slice", "Split", "SequenceAt"}

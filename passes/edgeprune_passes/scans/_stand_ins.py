@@ -1,8 +1,7 @@
 """Shapes behind a loop, for a folder that infers none there: while it runs, one step stands in for the loop.
 
 The first token goes through a copy of the body in plain sight, and what it gives is repeated for all tokens: wrong
-numbers
-of the right shape. Behind the folder the loop takes its place again, and is told its shapes.
+numbers of the right shape. Behind the folder the loop takes its place again, and is told its shapes.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def _source_axes(
     if op == "Transpose":
         origins = dict(zip(perm_of(node, len(axes)), axes, strict=True))
         return [origins[i] for i in range(len(axes))]
-    if op == "Squeeze":
+    if op == "Squeeze" or _takes_the_only(node):
         return _with(axes, _axes_of(node, len(shape)))
     if op == "Unsqueeze":
         return _without(axes, _axes_of(node, len(axes)))
@@ -86,20 +86,33 @@ def below(seen: View, node: ir.Node, sizes: Mapping[str, int]) -> View | None:
         return View(node.outputs[0], tuple(axes[i] for i in perm_of(node, len(axes))))
     if node.op_type == "Identity" or _same_cast(node):
         return View(node.outputs[0], axes)
-    if node.op_type in {"Squeeze", "Unsqueeze"}:
+    if node.op_type in {"Squeeze", "Unsqueeze"} or _takes_the_only(node):
         removed = _axes_of(node, max(len(shape), len(axes)))
-        found = _without(axes, removed) if node.op_type == "Squeeze" else _with(axes, removed)
+        found = _with(axes, removed) if node.op_type == "Unsqueeze" else _without(axes, removed)
     else:
         found = _regrouped(axes, shape, sizes) if node.op_type in {"Reshape", "Flatten"} else None
     return None if found is None else View(node.outputs[0], found)
 
 
 def _axes_of(node: ir.Node, rank: int) -> list[int] | None:
-    """Axes of a Squeeze or Unsqueeze; None where they are not literal."""
+    """Axes of a Squeeze, an Unsqueeze, or a Gather that is one; None where they are not literal."""
+    if node.op_type == "Gather":
+        return [(node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % rank]
     if "axes" in node.attributes:
         return [axis % rank for axis in node.attributes["axes"].as_ints()]
     array = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
     return None if array is None else [int(axis) % rank for axis in array.reshape(-1)]
+
+
+def _takes_the_only(node: ir.Node) -> bool:
+    """Whether a Gather drops an axis of size one."""
+    if node.op_type != "Gather" or node.inputs[0] is None:
+        return False
+    before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    index = constant_of(node.inputs[1])
+    if before is None or after is None or index is None or index.ndim:
+        return False
+    return before[_axes_of(node, len(before))[0]] == 1  # type: ignore[index]
 
 
 def _without(axes: Sequence[Axis], removed: Sequence[int] | None) -> tuple[Axis, ...] | None:

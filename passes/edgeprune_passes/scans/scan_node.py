@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgeprune.core.graph import static_shape
 from edgeprune_passes.scans._body import Body, Stacked, new_tape, raise_body
 from edgeprune_passes.scans._declined import DeclinedError
+from edgeprune_passes.scans._edit import above_identity
 from edgeprune_passes.scans._flips import flipped
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def raise_scan(model: ir.Model, node: ir.Node) -> ir.Node:
     bulk, tokens = _bulk(tape, node, body, sources)
     axes, backwards = _ints(node, "scan_output_axes"), _ints(node, "scan_output_directions")
     stacked = tuple(
-        Stacked(_bare(inner), outer, axis, bool(back))
+        Stacked(above_identity(inner), outer, axis, bool(back))
         for inner, outer, axis, back in zip(
             body.outputs[1:],
             node.outputs[1:],
@@ -66,12 +67,3 @@ def _bulk(tape: Tape, node: ir.Node, body: ir.Graph, sources: list[ir.Value]) ->
 
 def _ints(node: ir.Node, name: str) -> list[int]:
     return list(node.attributes[name].as_ints()) if name in node.attributes else []
-
-
-def _bare(value: ir.Value) -> ir.Value:
-    """Above Identity, which a body needs where it gives one value twice."""
-    node = value.producer()
-    while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
-        value = node.inputs[0]
-        node = value.producer()
-    return value
