@@ -2,7 +2,7 @@
 
 Scores and what is chosen by them, because two tokens that fp16 cannot tell apart would be chosen differently than in
 the fp32 graph; sums of squares, because 256^2 is past fp16; operators whose fp16 kernels are missing or imprecise;
-and consumers of constants that fp16 cannot hold.
+consumers of constants that fp16 cannot hold; and the decays and states of a scan, which add up over all tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FP16_MAX = 65504.0
 SENTINEL = 1e9  # a constant from here on means "minus infinity" in a mask, not a quantity
 MASK = 1e4  # exp(-1e4) is 0, and six such masks added up are still inside fp16
+HELD = "edgeprune.fp32"  # in `Node.meta`: a rewrite that knows what it wrote asks for fp32
 
 ALWAYS_FP32 = frozenset(
     {"TopK", "ArgMax", "ArgMin", "CumSum", "Range", "Resize", "NonMaxSuppression", "RandomNormal", "RandomUniform"}
@@ -48,6 +49,7 @@ def fp32_nodes(
     """
     nodes = tuple(model.graph)
     kept = {node for node in nodes if node.op_type in ALWAYS_FP32 or _has_graph(node) or is_score_node(node)}
+    kept |= {node for node in nodes if HELD in node.meta}
     if keep_fp32 is not None:
         kept |= {node for node in nodes if keep_fp32(node)}
     kept |= {node for node in nodes if _reads_big_constant(node)}

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgeprune_targets.fp32_rules import fp32_nodes
+from edgeprune_targets.fp32_rules import HELD, fp32_nodes
 from edgeprune_targets.lowering.einsum import spell_out_einsum
 from edgeprune_targets.lowering.gelu import decompose_gelu
 from edgeprune_targets.lowering.group_norm import decompose_group_norm
@@ -25,6 +25,7 @@ from edgeprune_targets.lowering.layer_norm import decompose_layer_norm
 from edgeprune_targets.lowering.opset import to_common_opset
 from edgeprune_targets.lowering.query_scale import scale_queries
 from edgeprune_targets.lowering.rms_norm import decompose_rms_norm
+from edgeprune_targets.lowering.scans import Form, lower_scans
 from edgeprune_targets.lowering.scatter import decompose_scatter
 from edgeprune_targets.lowering.swish import decompose_swish
 from edgeprune_targets.lowering.topk_floats import sort_as_floats
@@ -72,7 +73,13 @@ _REWRITES: dict[str, Callable[[ir.Model], int]] = {
 
 
 def lower(
-    model: ir.Model, runtime: Runtime, target: Target, precision: Precision, *, fused_attention: bool = True
+    model: ir.Model,
+    runtime: Runtime,
+    target: Target,
+    precision: Precision,
+    *,
+    fused_attention: bool = True,
+    scan: Form = "chunked",
 ) -> Lowered:
     """Write a canonical graph as a runtime takes it. The same graph gives the same bytes.
 
@@ -82,6 +89,7 @@ def lower(
         target: the device, for what its architecture lacks.
         precision: of the engine's matrix products.
         fused_attention: False for a graph in which no runtime fuses attention, with the same numbers.
+        scan: form of selective scans; every runtime here runs a loop one token at a time.
 
     Raises:
         TargetError: if the graph cannot be typed in `precision`.
@@ -90,7 +98,8 @@ def lower(
 
     copy = model.clone()
     name_nodes(copy)
-    rewrites = dict(_REWRITES)
+    rewrites: dict[str, Callable[[ir.Model], int]] = {f"scan-{scan}": lambda graph: lower_scans(graph, scan)}
+    rewrites |= _REWRITES
     if not runtime.layer_norm:
         rewrites["layer-norm"] = decompose_layer_norm
     if runtime.old_matcher:
@@ -115,9 +124,11 @@ def lower(
 
 
 def _rename_for_lists(model: ir.Model) -> None:
-    """Leave no name of a node that would break `NAME:fp32,NAME:fp32`."""
-    for node in model.graph:
-        if node.name:
+    """Leave no name that would break `NAME:fp32,NAME:fp32`, nor thousands of long ones: all are one argument."""
+    for number, node in enumerate(model.graph):
+        if HELD in node.meta:
+            node.name = f"scan.{number}"
+        elif node.name:
             node.name = node.name.translate(_LIST_SIGNS)
 
 
