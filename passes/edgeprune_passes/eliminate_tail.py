@@ -62,6 +62,8 @@ def _refused(model: ir.Model, found: Recognition) -> Refusal | None:
     stream, block = found.found, found.blocks[-1]
     if stream.prefix == 0:
         return Refusal(RefusalCode.NOT_APPLICABLE, "the model has no prefix tokens that a head could read alone")
+    if not block.attentions:
+        return Refusal(RefusalCode.NOT_APPLICABLE, "the last block has no attention with rows to leave out")
     if block.cut is None or block.attention.query is None or len(block.attentions) > 1:
         return Refusal(RefusalCode.NOT_APPLICABLE, "the last block has no residual Add behind its attention")
     seeds = _edges(stream, block)
