@@ -33,7 +33,7 @@ class Options:
             outputs get shorter, and a further one, `kept_indices`, names the patches. None leaves outputs as they are.
         output_strategy: how those are chosen; 'auto' takes `strategy` where one is named, else one by rule.
         output_options: options of that strategy by name.
-        data: folder of images, `.npy`, `.npz`, or 'pkg.module:callable'; None to validate nothing on data.
+        data: folder of images or of arrays, `.npy`, `.npz`, or 'pkg.module:callable'; None to validate nothing on data.
         preprocess: 'imagenet', 'half', 'clip', or a TOML file.
         reference: PyTorch source to validate against; None for the source ONNX.
         inputs: static shape by input name, for inputs whose shape the model leaves open.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy as np
 from edgeprune.core.errors import DataError
 from edgeprune_calibration._imports import describe, import_object
 from edgeprune_calibration._specs import Array, TensorSpec, as_input, as_samples
+
+SUFFIXES = frozenset({".npy", ".npz"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,51 @@ class Arrays:
     def sample(self, index: int) -> dict[str, Array]:
         """Copy one sample, checked to be finite and in range."""
         return {spec.name: as_input(self.stacks[spec.name][index], spec, self.names[index]) for spec in self.specs}
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayFiles:
+    """Files of stacks of samples, read again for every sample: together they may be more than memory holds.
+
+    Attributes:
+        places: file, and row in it, of every sample.
+        specs: of the graph inputs.
+        names: one a sample.
+    """
+
+    places: tuple[tuple[Path, int], ...]
+    specs: tuple[TensorSpec, ...]
+    names: tuple[str, ...]
+
+    def sample(self, index: int) -> dict[str, Array]:
+        """Read one sample."""
+        path, row = self.places[index]
+        return open_file(path, self.specs).sample(row)
+
+
+def find_arrays(folder: Path) -> list[Path]:
+    """The .npy and .npz files in a folder and below it, sorted by path."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def open_files(paths: Sequence[Path], folder: Path, specs: tuple[TensorSpec, ...]) -> ArrayFiles:
+    """Take a folder's files as one row of samples, each checked now.
+
+    Raises:
+        DataError: as `open_npy` and `open_npz`.
+    """
+    places = [(path, row) for path in paths for row in range(len(open_file(path, specs).names))]
+    names = tuple(f"{path.relative_to(folder).as_posix()}[{row}]" for path, row in places)
+    return ArrayFiles(tuple(places), specs, names)
+
+
+def open_file(path: Path, specs: tuple[TensorSpec, ...]) -> Arrays:
+    """Open a .npy or .npz.
+
+    Raises:
+        DataError: if it cannot be read, or does not fit the model's inputs.
+    """
+    return open_npy(path, specs) if path.suffix.lower() == ".npy" else open_npz(path, specs)
 
 
 def open_npy(path: Path, specs: tuple[TensorSpec, ...]) -> Arrays:

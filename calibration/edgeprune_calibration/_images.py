@@ -21,18 +21,10 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",
 
 
 def find_images(folder: Path) -> list[Path]:
-    """List the images in `folder` and below it, sorted by path.
-
-    Raises:
-        DataError: if there is none.
-    """
-    found = sorted(
+    """List the images in `folder` and below it, sorted by path."""
+    return sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     )
-    if not found:
-        msg = f"{folder} holds no images"
-        raise DataError(msg, hint=f"images end in {', '.join(sorted(SUFFIXES))}")
-    return found
 
 
 @dataclass(frozen=True, slots=True)

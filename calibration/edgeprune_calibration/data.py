@@ -1,7 +1,7 @@
 """Data to run a model on: samples with names, decoded when they are asked for.
 
-Sources: a folder of images (below it too), one image, `.npy` ([n, ...], one input), `.npz` (one array per input), or
-'pkg.module:callable' that returns an iterable of arrays or of dicts by input name.
+Sources: a folder of images (below it too), one image, `.npy` ([n, ...], one input), `.npz` (one array per input), a
+folder of either, or 'pkg.module:callable' that returns an iterable of arrays or of dicts by input name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from edgeprune.core.errors import DataError
-from edgeprune_calibration._arrays import open_callable, open_npy, open_npz
+from edgeprune_calibration._arrays import SUFFIXES as ARRAY_SUFFIXES
+from edgeprune_calibration._arrays import find_arrays, open_callable, open_file, open_files
 from edgeprune_calibration._images import SUFFIXES, find_images, open_images
 from edgeprune_calibration._imports import is_reference
 from edgeprune_calibration._specs import Array, TensorSpec
@@ -95,7 +96,7 @@ def open_dataset(
         raise DataError(msg, hint="export the model with a batch axis first in every input")
     path = Path(source)
     if path.is_dir():
-        return _images(find_images(path), path, inputs, preprocess, samples)
+        return _folder(path, inputs, preprocess, samples)
     if path.is_file():
         return _file(path, inputs, preprocess, samples)
     if isinstance(source, str) and is_reference(source):
@@ -105,14 +106,30 @@ def open_dataset(
     raise DataError(msg, hint="give a folder of images, an image, a .npy, a .npz, or pkg.module:callable")
 
 
+def _folder(path: Path, specs: tuple[TensorSpec, ...], preprocess: Preprocess | None, samples: int | None) -> Dataset:
+    """Images, or where there are none arrays.
+
+    Raises:
+        DataError: if there is neither, or it does not fit.
+    """
+    images, arrays = find_images(path), find_arrays(path)
+    if images:
+        return _images(images, path, specs, preprocess, samples)
+    if arrays:
+        files = open_files(arrays, path, specs)
+        return _spaced(files.names, files, samples)
+    msg = f"{path} holds no images and no arrays"
+    raise DataError(msg, hint=f"images end in {', '.join(sorted(SUFFIXES))}, arrays in .npy or .npz")
+
+
 def _file(path: Path, specs: tuple[TensorSpec, ...], preprocess: Preprocess | None, samples: int | None) -> Dataset:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return _images([path], path.parent, specs, preprocess, samples)
-    if suffix not in (".npy", ".npz"):
+    if suffix not in ARRAY_SUFFIXES:
         msg = f"{path} is of no known kind of data: `{suffix or path.name}`"
         raise DataError(msg, hint="give a folder of images, an image, a .npy, a .npz, or pkg.module:callable")
-    arrays = open_npy(path, specs) if suffix == ".npy" else open_npz(path, specs)
+    arrays = open_file(path, specs)
     return _spaced(arrays.names, arrays, samples)
 
 

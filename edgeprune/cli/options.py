@@ -50,7 +50,7 @@ shape_options = together(
 )
 
 sample_options = together(
-    option("--data", help="Folder of images, .npy, .npz, or pkg.module:callable."),
+    option("--data", help="Folder of images or arrays, .npy, .npz, or pkg.module:callable."),
     option(
         "--preprocess", default=str(DEFAULTS.preprocess), show_default=True,
         help="imagenet, half, clip, or a TOML file: how images become inputs.",

@@ -114,6 +114,28 @@ def test_npz_with_one_array_feeds_one_input_whatever_its_name(tmp_path: Path) ->
     assert len(open_dataset(tmp_path / "one.npz", [VECTOR])) == 3
 
 
+def test_a_folder_of_arrays_is_one_row_of_samples(tmp_path: Path) -> None:
+    for name, count in (("b.npz", 2), ("a.npz", 3)):
+        ids = np.arange(5 * count).reshape(count, 5)
+        np.savez(tmp_path / name, input_ids=ids, attention_mask=np.ones_like(ids))
+    (tmp_path / "below").mkdir()
+    np.savez(tmp_path / "below" / "one.npz", input_ids=np.full(5, 9), attention_mask=np.ones(5, int))
+    data = open_dataset(tmp_path, [IDS, MASK])
+    assert data.names == ("a.npz[0]", "a.npz[1]", "a.npz[2]", "b.npz[0]", "b.npz[1]", "below/one.npz[0]")
+    rows = [feed["input_ids"][0, 0] for _, feed in data.feeds()]
+    assert rows == [0, 5, 10, 0, 5, 9]
+    assert [feed["input_ids"][0, 0] for _, feed in data.subset([4]).feeds()] == [5]
+    assert open_dataset(tmp_path, [IDS, MASK], samples=2).names == ("a.npz[0]", "b.npz[0]")
+
+
+def test_a_file_of_a_folder_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", input_ids=np.zeros((2, 5), int), attention_mask=np.ones((2, 5), int))
+    np.savez(tmp_path / "b.npz", input_ids=np.zeros((2, 7), int), attention_mask=np.ones((2, 7), int))
+    with pytest.raises(DataError, match=r"b\.npz has shape 2x7, expected Nx5 for input `input_ids`") as caught:
+        open_dataset(tmp_path, [IDS, MASK])
+    assert caught.value.hint == "axis 0 counts the samples; the other axes are those of the model's input"
+
+
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of a module in the current folder that is not on the path."""
@@ -194,7 +216,7 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", input_ids=np.zeros((3, 5), int))
     np.savez(tmp_path / "d.npz", input_ids=np.zeros((3, 5), int), attention_mask=np.zeros((2, 5), int))
     for name, specs, message in (
-        ("empty", [IMAGE], "holds no images"),
+        ("empty", [IMAGE], "holds no images and no arrays"),
         ("absent", [IMAGE], "no such file or folder"),
         ("a.npy", [VECTOR], "cannot read"),
         ("o.npy", [VECTOR], "it is no numpy file, or holds Python objects"),
