@@ -62,9 +62,9 @@ def slice_(call: WidthCall) -> list[Units | None]:
         start, stop, step = slice(starts[i], ends[i], steps[i]).indices(shape[axis])
         if not varies(units, axis):
             continue
-        if step != 1:
+        if step != 1 and not call.tracing:
             call.decline("the width is sliced with a step")
-        out = out.take(range(start, stop), axis=axis)
+        out = out.take(range(start, stop, step), axis=axis)
         spans[i] = (axis, start, stop)
     if spans:
         call.literal(1, lambda kept: _ends(call, units, kept, list(starts), spans, 0))
