@@ -182,6 +182,7 @@ class Bench:
             inputs=self.loaded.inputs,
             patch_tokens=self.patches,
             prefix_tokens=found.prefix,
+            prefix_place=found.place,
             blocks=len(self.loaded.found.blocks),
             cuts=tuple(cuts),
             output=output_cut(self.loaded, self.options, before),

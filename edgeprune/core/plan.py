@@ -106,7 +106,8 @@ class Plan:
         model_sha256: of the source ONNX (external data included); a plan fits no other model.
         inputs: static shape of every graph input by name.
         patch_tokens: N of the dense model, without prefix tokens.
-        prefix_tokens: class, distillation and register tokens, first in the sequence.
+        prefix_tokens: class, distillation and register tokens, side by side; never removed.
+        prefix_place: patch tokens that stand in front of them; 0 where they come first.
         blocks: number of transformer blocks.
         cuts: token reductions in order of their block.
         output: reduction of the tokens that leave, which changes the interface; None leaves outputs as they are.
@@ -129,6 +130,7 @@ class Plan:
     inputs: dict[str, tuple[int, ...]]
     patch_tokens: int
     prefix_tokens: int
+    prefix_place: int = 0
     blocks: int
     cuts: tuple[TokenCut, ...] = ()
     output: OutputCut | None = None
@@ -143,6 +145,10 @@ class Plan:
     tensorrt: str = ""
     fused_attention: bool = True
     seed: int = 0
+
+    def run(self) -> range:
+        """Where the prefix tokens stand in the dense sequence."""
+        return range(self.prefix_place, self.prefix_place + self.prefix_tokens)
 
     def schedule(self) -> tuple[int, ...]:
         """Patch tokens left after each block's cut, `blocks` numbers."""
@@ -163,6 +169,9 @@ def check_plan(plan: Plan) -> None:
     if plan.schema != SCHEMA:
         msg = f"plan has schema {plan.schema}, expected {SCHEMA}: `schema`"
         raise PlanError(msg, hint="write the plan again with this version of edgeprune")
+    if not 0 <= plan.prefix_place <= plan.patch_tokens:
+        msg = f"{plan.prefix_place} patch tokens stand before the prefix tokens, of {plan.patch_tokens}: `prefix_place`"
+        raise PlanError(msg, hint="use plan.json as it was written")
     before, last = plan.patch_tokens, -1
     for i, cut in enumerate(plan.cuts):
         if not last < cut.block < plan.blocks:
@@ -221,6 +230,8 @@ def plan_to_json(plan: Plan) -> bytes:
     plain = msgspec.to_builtins(plan, order="sorted")
     if plan.alignment == "none":
         del plain["alignment"]
+    if plan.prefix_place == 0:
+        del plain["prefix_place"]
     return msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n"
 
 

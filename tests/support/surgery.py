@@ -45,6 +45,7 @@ def reduce(model: ir.Model, keep: Mapping[int, int], *strategies: str, restore: 
         inputs={},
         patch_tokens=stream.tokens - stream.prefix,
         prefix_tokens=stream.prefix,
+        prefix_place=stream.place,
         blocks=blocks,
         cuts=cuts,
     )
