@@ -1,4 +1,10 @@
-"""What a graph costs: multiply-accumulates and parameters, and how the former follow the number of tokens."""
+"""What a graph costs: multiply-accumulates and parameters, and how the former follow the number of tokens.
+
+A selective scan counts two for each token, channel and state: h = a h + b is one multiply-accumulate, y = sum of h C is
+another. What makes a and b (an exponential, two products) is elementwise and counts no more than a GELU does; counters
+of the field that take it in say 9 FLOPs for the same (VMamba's `flops_selective_scan_fn`, after issue 110 of
+state-spaces/mamba). A loop that is no selective scan counts the products of its body for every step.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from edgeprune.core.graph import constant_of, static_shape
+from edgeprune.core.scans import is_selective_scan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +26,10 @@ if TYPE_CHECKING:
 
 def node_macs(node: ir.Node) -> int:
     """Multiply-accumulates of one node at its static shapes; products and convolutions count, elementwise does not."""
+    if is_selective_scan(node):
+        return _selective_scan_macs(node)
+    if node.op_type in {"Scan", "Loop"} and not node.domain:
+        return trips(node) * sum(node_macs(inner) for inner in node.attributes["body"].as_graph())
     out = static_shape(node.outputs[0]) if node.outputs else None
     first = static_shape(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
     if out is None or first is None or node.domain:
@@ -34,6 +45,25 @@ def node_macs(node: ir.Node) -> int:
             return 0
         return prod(out) * prod(weight[1:]) if node.op_type == "Conv" else prod(first) * prod(weight[1:])
     return _einsum_macs(node) if node.op_type == "Einsum" else 0
+
+
+def _selective_scan_macs(node: ir.Node) -> int:
+    """State update and read-out: 2 * B * T * D * n."""
+    shapes = [static_shape(value) if value is not None else None for value in (node.inputs[0], node.inputs[2])]
+    step, matrix = shapes
+    return 2 * prod(step) * matrix[1] if step is not None and matrix is not None else 0
+
+
+def trips(node: ir.Node) -> int:
+    """How often the body of a `Scan` or a `Loop` runs; 1 where the graph does not say."""
+    if node.op_type == "Loop":
+        count = constant_of(node.inputs[0])
+        return 1 if count is None else int(count.reshape(-1)[0])
+    inputs = node.attributes["num_scan_inputs"].as_int()
+    axes = node.attributes["scan_input_axes"].as_ints() if "scan_input_axes" in node.attributes else [0] * inputs
+    first = node.inputs[len(node.inputs) - inputs]
+    shape = static_shape(first) if first is not None else None
+    return 1 if shape is None else shape[axes[0]]
 
 
 def _einsum_macs(node: ir.Node) -> int:
@@ -103,7 +133,12 @@ def token_cost(model: ir.Model, found: Recognition) -> TokenCost:
 
 
 def _token_axes(node: ir.Node, stream: Stream) -> int:
-    """How many axes of tokens that may go a product runs over: those of its result, and one that it contracts."""
+    """How many axes of tokens that may go a product runs over: those of its result, and one that it contracts.
+
+    A scan reads several sequences along one axis of tokens, which it does not contract.
+    """
+    if is_selective_scan(node):
+        return _removable_axes(node.outputs[0], stream)
     inputs = sum(_removable_axes(v, stream) for v in node.inputs if v is not None and constant_of(v) is None)
     outputs = _removable_axes(node.outputs[0], stream) if node.outputs else 0
     contracted = (inputs - outputs) // 2 if inputs > outputs else 0

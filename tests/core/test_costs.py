@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from support.flow import graph
 from support.surgery import canonical, reduce
@@ -10,7 +11,9 @@ from support.tiny_torch import Spelling, build
 
 from edgeprune.core.costs import count_macs, count_params, node_macs, token_cost
 from edgeprune.core.recognition import recognize
+from edgeprune.core.scans import carry_function, selective_scan
 from edgeprune_passes.eliminate_tail import EliminateTail
+from edgeprune_targets.lowering.scans import lower_scans
 
 
 def real(*shape: int) -> np.ndarray:
@@ -75,3 +78,28 @@ def test_parameters_are_the_floating_weights_that_are_used():
     folded = 3  # the scale of each block's queries
     expected = sum(p.numel() for p in used.values()) + folded
     assert abs(count_params(canonical(spelling, 1)) - expected) <= 25 * spelling.depth  # constants of GELU and scales
+
+
+def _scan(batch: int = 2, tokens: int = 7) -> ir.Model:
+    """One selective scan of 12 channels and 4 states."""
+    sizes = ((batch, tokens, 12), (batch, tokens, 12), (12, 4), (batch, tokens, 4), (batch, tokens, 4))
+    inputs = [
+        ir.Value(name=n, shape=ir.Shape(s), type=ir.TensorType(ir.DataType.FLOAT))
+        for n, s in zip("suABC", sizes, strict=True)
+    ]
+    node = selective_scan(inputs, name="y")
+    made = ir.Graph(inputs, [node.outputs[0]], nodes=[node], opset_imports={"": 17}, name="scan")
+    model = ir.Model(made, ir_version=8)
+    carry_function(model)
+    return model
+
+
+def test_a_selective_scan_counts_update_and_read_out():
+    assert count_macs(_scan()) == 2 * (2 * 7 * 12 * 4)
+
+
+def test_a_loop_counts_its_body_for_every_step():
+    model = _scan()
+    lower_scans(model, "loop")
+    assert [node.op_type for node in model.graph] == ["Scan"]
+    assert count_macs(model) == 7 * (2 * 12 * 4)  # the read-out is a product, the update of the state is elementwise
