@@ -10,60 +10,39 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeprune._bench import Budget
 from edgeprune._deciding import Decision, decide, score_of
+from edgeprune._latency_budget import decide_latency, first_strategy, macs_share
+from edgeprune._level_times import bare
+from edgeprune._mixes import Mix, mixes
+from edgeprune._pricing import Base, Macs, ModelledLatency, Params
 from edgeprune._structuring import Structure
-from edgeprune._width_levels import levels_of, macs_of_unit
-from edgeprune.core.costs import count_macs, count_params
+from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
 from edgeprune.core.knapsack import Level, allocate
-from edgeprune.core.plan import StrategySpec, WidthCut
+from edgeprune.core.plan import SUBLAYERS, StrategySpec
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.results import Candidate
+from edgeprune.core.widths.groups import Sublayer
 from edgeprune_calibration.statistics import EVERY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
     from edgeprune._bench import Bench
     from edgeprune._deciding import Judge
-    from edgeprune._structuring import Structured
-    from edgeprune.core.plan import Plan, WidthKind
+    from edgeprune._pricing import Price
+    from edgeprune._structuring import Item, Structured
+    from edgeprune.core.plan import Plan
     from edgeprune.core.progress import Progress
-    from edgeprune.core.widths.groups import WidthGroup
+    from edgeprune_targets.target import Target
 
-# How near the budget a mix must come before it is solved, and how often it is tried.
-_CLOSE, _ROUNDS = 0.004, 4
-# Shares of the saving that tokens bring, where other axes are named too.
-_TOKEN_SHARES = (0.9, 0.75, 0.5, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """How a saving is divided: the tokens' share of it, and each width's share of the rest.
-
-    Attributes:
-        tokens: share that fewer tokens bring.
-        widths: of what is left, the share of each width.
-        joint: let one knapsack over all of them divide it instead.
-    """
-
-    tokens: float
-    widths: dict[WidthKind, float]
-    joint: bool = False
-
-    @property
-    def name(self) -> str:
-        """For the report."""
-        if self.joint:
-            freely = f"{' and '.join(self.widths)} {1 - self.tokens:.0%}"
-            return f"tokens {self.tokens:.0%}, {freely}" if self.tokens else freely
-        parts = [("tokens", self.tokens), *((kind, (1 - self.tokens) * share) for kind, share in self.widths.items())]
-        return ", ".join(f"{axis} {share:.0%}" for axis, share in parts if share)
+# How near the budget a mix must come before it is solved, how far above it may end, and how often it is tried.
+_CLOSE, _OVER, _ROUNDS = 0.004, 0.01, 4
+# Samples on which sublayers are tried one by one.
+_TRIED = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,37 +54,37 @@ class _Realised:
     token_plan: Plan | None = None
 
 
-def mixes(axes: Sequence[str], *, params: bool) -> list[Mix]:
-    """What is tried for these axes; tokens alone are not among them."""
-    kinds: list[WidthKind] = [kind for kind in ("mlp", "head-size", "heads") if kind in axes]
-    splits = [dict(zip(kinds, row, strict=True)) for row in _SPLITS[len(kinds)]] if kinds else []
-    shares = (0.0,) if params or "tokens" not in axes else _TOKEN_SHARES
-    few = splits if len(shares) == 1 else splits[:1]
-    made = [Mix(tokens, split) for tokens in shares for split in few]
-    joint = [Mix(tokens, splits[0], joint=True) for tokens in shares if len(kinds) > 1]
-    return sorted([*made, *joint], key=lambda mix: -mix.tokens)
-
-
-_SPLITS: dict[int, tuple[tuple[float, ...], ...]] = {
-    1: ((1.0,),),
-    2: ((1.0, 0.0), (0.7, 0.3), (0.5, 0.5)),
-    3: ((1.0, 0.0, 0.0), (0.7, 0.3, 0.0), (0.5, 0.5, 0.0), (0.6, 0.25, 0.15)),
-}
-
-
 class Axes:
-    """The search for the best mix of one budget."""
+    """The search for the best mix of one budget.
 
-    def __init__(self, bench: Bench, budget: Budget, judge: Judge | None, progress: Progress) -> None:
+    Args:
+        bench: the model.
+        budget: of MACs, parameters, or modelled latency.
+        judge: scores outputs.
+        progress: is told what is going on.
+        targets: that widths are aligned to, and modelled faster on.
+        latency: the price, where that is the budget.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        budget: Budget,
+        judge: Judge | None,
+        progress: Progress,
+        targets: Sequence[Target] = (),
+        latency: ModelledLatency | None = None,
+    ) -> None:
         if judge is None:
             msg = "a budget over several axes is divided by outputs on data, and there is none"
             raise PlanError(msg, hint="give --data, or one axis: --macs alone for tokens")
         self.bench, self.budget, self.judge, self.progress = bench, budget, judge, progress
+        self.targets = tuple(targets)
         seen = range(0, len(judge.data), EVERY) if len(judge.data) >= 2 * EVERY else range(len(judge.data))
         self.scored = replace(judge, data=judge.data.subset(list(seen)))
-        self.count = count_params if budget.kind == "params" else count_macs
-        self.goal = budget.share * self.count(bench.loaded.dense)
-        self._structures: dict[float, tuple[Plan, Structure]] = {}
+        self.price: Price = Params() if budget.kind == "params" else latency or Macs()
+        self.goal = budget.share * self.price.of(bench.loaded.dense)
+        self._structures: dict[tuple[float, bool], Structure] = {}
 
     def best(self, axes: Sequence[str]) -> tuple[Decision, Structured | None]:
         """The decision with the least drift, and its widths.
@@ -113,9 +92,11 @@ class Axes:
         Raises:
             PlanError: if no mix can meet the budget.
         """
-        tokens = "tokens" in axes and self.budget.kind == "macs"
-        alone = decide(self.bench, self.budget, self.judge, self.progress) if tokens else None
+        tokens = "tokens" in axes and self.budget.kind != "params"
+        alone = self._tokens_alone() if tokens else None
         spec = alone.plan.cuts[0].strategy if alone is not None and alone.plan.cuts else None
+        if tokens and alone is None:
+            spec = first_strategy(self.bench)
         tried = [self._alone(alone)] if alone is not None else []
         for mix in mixes(axes, params=self.budget.kind == "params"):
             if mix.tokens and spec is None:
@@ -133,8 +114,25 @@ class Axes:
             assert alone is not None
             return replace(alone, candidates=(*alone.candidates, *candidates)), None
         made = chosen.made
-        warnings = (*warnings, *made.warnings)
+        warnings = (*warnings, *made.warnings, *self._told())
         return Decision(made.plan, candidates, warnings, made.rows), made
+
+    def _tokens_alone(self) -> Decision | None:
+        """The best that fewer tokens alone can do; None where they cannot meet a latency, and other axes may."""
+        if not isinstance(self.price, ModelledLatency):
+            return decide(self.bench, self.budget, self.judge, self.progress, self.targets)
+        try:
+            return decide_latency(self.bench, self.price, self.budget.share, self.judge, self.progress)
+        except PlanError:
+            return None
+
+    def _told(self) -> list[str]:
+        """What of the widths a person must know, once."""
+        slow = [words for structure in self._structures.values() for words in structure.slow()]
+        bound = sorted({block for structure in self._structures.values() for block in structure.bound})
+        blocks = f"block {bound[0]}" if len(bound) == 1 else f"blocks {', '.join(map(str, bound))}"
+        told = [f"attention sublayers of {blocks} stay where tokens are cut there, or before the last"] if bound else []
+        return [*dict.fromkeys(slow), *told]
 
     def _alone(self, decision: Decision) -> _Realised:
         graph = self.bench.build(decision.plan)
@@ -159,68 +157,100 @@ class Axes:
 
     def _structure(self, mix: Mix, spec: StrategySpec | None) -> Structure:
         """The token cuts of a mix with the moments behind them; measured once for each share of tokens."""
-        if mix.tokens not in self._structures:
-            plan = self._token_plan(mix.tokens, spec)
-            kinds = tuple(mix.widths)
-            structure = Structure(self.bench, plan, kinds)
+        key = mix.tokens, bool(mix.sublayers)
+        if key not in self._structures:
+            kinds = (*mix.widths, *(SUBLAYERS if mix.sublayers else ()))
+            structure = Structure(self.bench, self._token_plan(mix.tokens, spec), kinds, self.targets)
+            assert self.judge is not None
             structure.measure(self.judge.data, self.judge.batch, self.progress)
-            self._structures[mix.tokens] = plan, structure
-        return self._structures[mix.tokens][1]
+            if mix.sublayers:
+                few = range(min(_TRIED, len(self.scored.data)))
+                structure.try_sublayers(replace(self.scored, data=self.scored.data.subset(list(few))), self.progress)
+            self._structures[key] = structure
+        return self._structures[key]
 
     def _token_plan(self, share: float, spec: StrategySpec | None) -> Plan:
         if not share or spec is None:
             whole = (self.bench.patches,) * len(self.bench.cost.blocks)
             return self.bench.plan(StrategySpec(name="keep-all"), whole)
-        part = Budget("macs", 1 - share * (1 - self.budget.share))
-        return self.bench.plan(spec, self.bench.first_fit(spec, part))
+        part = 1 - share * (1 - self.budget.share)
+        if isinstance(self.price, ModelledLatency):
+            found = macs_share(self.bench, self.price, part, spec)
+            if found is None:
+                msg = f"fewer tokens do not bring {share:.0%} of the saving in modelled latency"
+                raise PlanError(msg, hint="ask for a larger share, or name more --axes")
+            part = found
+        return self.bench.plan(spec, self.bench.first_fit(spec, Budget("macs", part)))
 
     def _keep(self, structure: Structure, mix: Mix) -> dict[str, int]:
-        """Units of every group that bring the graph to the budget, counted on the real graph.
+        """Units of every item that bring the graph to the budget, counted on the real graph.
 
         Raises:
             PlanError: if the widths of the mix cannot save so much.
         """
-        base = self.bench.build(structure.plan)
-        now, asked = self.count(base), self.goal
-        keep: dict[str, int] = {}
+        graph = self.bench.build(structure.plan)
+        base, asked = Base(graph, self.price.of(graph)), self.goal
+        best: dict[str, int] | None = None
+        most, least = 0.0, base.price
         for _ in range(_ROUNDS):
-            keep = self._divided(structure, base, mix, now - asked)
-            real = self.count(self._bare(structure, keep))
-            if real <= self.goal * (1 + _CLOSE) and real >= self.goal * (1 - 3 * _CLOSE):
+            keep = self._divided(structure, base, mix, base.price - asked)
+            real = self.price.of(bare(self.bench, structure.plan, structure.items, keep))
+            least = min(least, real)
+            if most < real <= self.goal * (1 + _OVER):
+                best, most = keep, real
+            if self.goal * (1 - 3 * _CLOSE) <= real <= self.goal * (1 + _CLOSE):
                 break
             asked -= real - self.goal
-        return keep
+        if best is None:
+            msg = f"the budget is passed: {least / self.goal:.1%} of it is the least that was found"
+            raise PlanError(msg, hint="ask for a larger share, or name more --axes")
+        return best
 
-    def _divided(self, structure: Structure, base: ir.Model, mix: Mix, saving: float) -> dict[str, int]:
+    def _divided(self, structure: Structure, base: Base, mix: Mix, saving: float) -> dict[str, int]:
+        """What stays of each item: sublayers go first, then widths of what is left save the rest."""
         keep: dict[str, int] = {}
-        every = tuple(group for kind in mix.widths for group in structure.widths.of(kind))
-        parts = [(structure.widths.of(kind), share) for kind, share in mix.widths.items()]
-        for groups, share in [(every, 1.0)] if mix.joint else parts:
-            if not share or saving <= 0:
-                continue
-            units = [self._unit(base, group) for group in groups]
-            levels = [
-                [Level(n, n * unit, structure.loss(group, n)) for n in levels_of(group)]
-                for group, unit in zip(groups, units, strict=True)
-            ]
-            whole = sum(each[-1].cost for each in levels)
-            made = allocate(levels, whole - share * saving)
-            keep |= {group.name: level.keep for group, level in zip(groups, made, strict=True)}
+        if mix.sublayers and saving > 0:
+            made, saved = self._allocated(structure, base, structure.of(SUBLAYERS), mix.sublayers * saving)
+            keep |= made
+            saving -= saved
+        gone = [each for each in structure.widths.sublayers if keep.get(each.name) == 0]
+        inside = {node for each in gone for node in each.nodes}
+        every = [item for item in structure.of(tuple(mix.widths)) if not _is_inside(item, inside)]
+        parts = [([item for item in every if item.kind == kind], share) for kind, share in mix.widths.items()]
+        for items, share in [(every, 1.0)] if mix.joint else parts:
+            if share and saving > 0:
+                keep |= self._allocated(structure, base, items, share * saving)[0]
         return keep
 
-    def _unit(self, base: ir.Model, group: WidthGroup) -> float:
-        """What one unit of a group costs in the graph: parameters, or MACs of the products that have it."""
-        if self.budget.kind == "params":
-            rows = sum(len(units) for units in group.columns)
-            made = sum(linear.weight.size + rows for linear in group.producers)
-            return (made + group.consumer.weight.size) / group.size
-        return macs_of_unit(base, group)
+    def _allocated(
+        self, structure: Structure, base: Base, items: Sequence[Item], saving: float
+    ) -> tuple[dict[str, int], float]:
+        """Levels of some items that save so much or more, and what they save.
 
-    def _bare(self, structure: Structure, keep: Mapping[str, int]) -> ir.Model:
-        """The graph with so many units and no solution: only its cost is of interest."""
-        groups = [g for kind in ("mlp", "heads", "head-size") for g in structure.widths.groups if g.kind == kind]
-        cut = [group for group in groups if keep.get(group.name, group.size) < group.size]
-        arrays = {f"{group.name}/kept": np.arange(keep[group.name]) for group in cut}
-        cuts = tuple(WidthCut(kind=g.kind, block=g.block, number=g.number, keep=keep[g.name], of=g.size) for g in cut)
-        plan = replace(structure.plan, widths=cuts, widths_sha256="")
-        return replace(self.bench, arrays=arrays).build(plan)
+        Raises:
+            PlanError: if they cannot.
+        """
+        levels = [
+            [
+                Level(n, self.price.level(structure, base, item, n), structure.loss(item, n))
+                for n in structure.levels(item)
+            ]
+            for item in items
+        ]
+        least = [min(level.cost for level in each) for each in levels]
+        levels = [[replace(v, cost=v.cost - low) for v in each] for each, low in zip(levels, least, strict=True)]
+        whole = sum(each[-1].cost for each in levels)
+        if whole < saving:
+            msg = f"{_kinds(items)} can save {whole / base.price:.1%}, {saving / base.price:.1%} is to be saved"
+            raise PlanError(msg, hint="ask for a larger share, or name more --axes")
+        made = allocate(levels, whole - saving)
+        keep = {item.name: level.keep for item, level in zip(items, made, strict=True)}
+        return keep, whole - sum(level.cost for level in made)
+
+
+def _kinds(items: Sequence[Item]) -> str:
+    return " and ".join(dict.fromkeys(item.kind for item in items)) or "what is left"
+
+
+def _is_inside(item: Item, nodes: set[ir.Node]) -> bool:
+    return not isinstance(item, Sublayer) and item.consumer.node in nodes

@@ -60,9 +60,9 @@ def curves(cuts: int, *, restores: bool = False) -> tuple[Curve, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What was asked for: a share of patch-token work, or of the whole model's MACs or parameters."""
+    """What was asked for: a share of patch-token work, or of the whole model's MACs, parameters or modelled latency."""
 
-    kind: Literal["keep", "macs", "params"]
+    kind: Literal["keep", "macs", "params", "modelled-latency"]
     share: float
 
 
@@ -90,10 +90,12 @@ def budget_of(keep: float | None, macs: float | None, options: Options) -> Budge
     Raises:
         PlanError: as `make_budget`.
     """
+    if options.latency is not None or options.latency_ms is not None:
+        return _latency_budget(keep, macs, options)
     if options.params is not None:
         return _params_budget(keep, macs, options)
     if options.axes and (macs is None or options.width_shares):
-        msg = "`axes` divides a budget of MACs or parameters, and nothing else is asked for with it"
+        msg = "`axes` divides a budget of MACs, parameters or latency, and nothing else is asked for with it"
         raise PlanError(msg, hint="for example --macs 0.8 --axes tokens,mlp")
     asks_else = options.output_tokens is not None or bool(options.width_shares)
     if asks_else and keep is None and macs is None:
@@ -102,6 +104,19 @@ def budget_of(keep: float | None, macs: float | None, options: Options) -> Budge
         msg = "`macs` is met by cutting tokens alone, and widths are cut beside it: the result would have fewer"
         raise PlanError(msg, hint="give --keep for the tokens, or leave out the shares of widths")
     return make_budget(keep, macs)
+
+
+def _latency_budget(keep: float | None, macs: float | None, options: Options) -> Budget:
+    """A budget whose share in milliseconds is known once the dense model is.
+
+    Raises:
+        PlanError: if something else is asked for beside it.
+    """
+    both = options.latency is not None and options.latency_ms is not None
+    if keep is not None or macs is not None or options.params is not None or options.width_shares or both:
+        msg = "`latency` is a budget of its own"
+        raise PlanError(msg, hint="give --latency or --latency-ms alone, or with --axes")
+    return Budget("modelled-latency", options.latency or 0.0)
 
 
 def _params_budget(keep: float | None, macs: float | None, options: Options) -> Budget:

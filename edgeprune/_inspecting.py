@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeprune._width_levels import fewest_of, levels_of, step_of
 from edgeprune.core.costs import node_macs
 from edgeprune.core.graph import constant_of, downstream, static_shape
 from edgeprune.core.readout import ReadOut, find_readout
 from edgeprune.core.recognition import is_residual, token_dominators
+from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.widths.find import find_widths
-from edgeprune.core.widths.groups import Widths
+from edgeprune.core.widths.groups import WidthGroup, Widths
 from edgeprune.report import BlockFacts, Inspection, ReadOutFacts, StrategyFit, TensorFacts
 from edgeprune.report.inspection import WidthFacts
 from edgeprune_passes.registry import strategies
@@ -21,9 +23,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune._loading import Loaded
+    from edgeprune._structuring import Item
     from edgeprune.core.recognition import Block, Recognition
-    from edgeprune.core.refusals import Refusal
-    from edgeprune.core.widths.groups import WidthGroup
     from edgeprune_passes.selection import Strategy
 
 
@@ -31,6 +32,8 @@ def inspection_of(loaded: Loaded) -> Inspection:
     """The inspection of a loaded model."""
     graph, found = loaded.source.model.graph, loaded.found
     widths = find_widths(loaded.dense, found) if found.stream is not None else Widths(())
+    items: tuple[Item, ...] = (*widths.groups, *widths.sublayers)
+    tight = [item for item in items if len(levels_of(item)) == 1]
     return Inspection(
         source=loaded.name,
         opset=loaded.source.model.opset_imports.get("", 0),
@@ -39,8 +42,8 @@ def inspection_of(loaded: Loaded) -> Inspection:
         model=loaded.facts(),
         blocks=_blocks(loaded.dense, found) if found.stream else (),
         readout=_readout(loaded.dense, found),
-        widths=tuple(map(_width, widths.groups)),
-        width_refusals=widths.refusals,
+        widths=tuple(_width(item) for item in items if item not in tight),
+        width_refusals=(*widths.refusals, *map(_tight, tight)),
         refusals=(*found.refusals, *found.head_refusals),
         strategies=tuple(
             StrategyFit(name=name, refused=_refused(made(), found)) for name, made in strategies().items()
@@ -49,7 +52,14 @@ def inspection_of(loaded: Loaded) -> Inspection:
     )
 
 
-def _width(group: WidthGroup) -> WidthFacts:
+def _tight(item: Item) -> Refusal:
+    """A width that has no smaller count which runs fast: heads of 16, two heads."""
+    steps = f"{step_of(item)} at a time and {fewest_of(item)} at the least" if isinstance(item, WidthGroup) else ""
+    reason = f"{item.kind} is {item.size}, and what runs fast keeps {steps}"
+    return Refusal(RefusalCode.NOT_APPLICABLE, reason, (item.name,))
+
+
+def _width(group: Item) -> WidthFacts:
     return WidthFacts(
         kind=group.kind,
         block=group.block,

@@ -10,6 +10,7 @@ from edgeprune._bench import Bench, Budget
 from edgeprune._block_costs import block_costs
 from edgeprune._deciding import Decision, Judge, decide
 from edgeprune._delivering import Delivery
+from edgeprune._latency_budget import decide_latency, modelled_latency
 from edgeprune._leaving import warnings_of
 from edgeprune._loading import pruned_facts
 from edgeprune._measuring import cpu_latency
@@ -17,6 +18,7 @@ from edgeprune._modelling import modelled
 from edgeprune._proving import check_limits, drift_of, exactness, is_identity
 from edgeprune._structuring import Structure
 from edgeprune._width_proof import prove_widths
+from edgeprune._width_rows import rows_of
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import plan_to_json
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune._loading import Loaded
+    from edgeprune._pricing import ModelledLatency
     from edgeprune.core.plan import Plan
     from edgeprune.core.progress import Progress
     from edgeprune.core.results import Latency
@@ -66,6 +69,7 @@ class Job:
         self.warnings = list(loaded.warnings)
         self._data: Dataset | None = None
         self._recording: Recording | None = None
+        self._asked: float | None = None  # the share that a budget of milliseconds stands for
 
     @property
     def batch(self) -> int:
@@ -120,21 +124,34 @@ class Job:
         if given is not None:
             self.check_fits(given)
             self._check_code(given)
-            return Decision(given)
+            return Decision(given, widths=rows_of(given, self.bench.arrays))
         assert budget is not None
         deciding, _ = self.parts()
         judge = None
         if deciding is not None and self.recording is not None:
             judge = Judge(self.recording, deciding, self.batch, self.options.threads)
+        if budget.kind == "modelled-latency":
+            return self._within_latency(judge)
         if self.options.axes or budget.kind == "params":
             return self._over_axes(budget, judge)
         decision = decide(self.bench, budget, judge, self.progress, self.targets)
         self.warnings += decision.warnings
         return self._with_widths(decision) if self.options.width_shares else decision
 
-    def _over_axes(self, budget: Budget, judge: Judge | None) -> Decision:
+    def _within_latency(self, judge: Judge | None) -> Decision:
+        """Fewer tokens, or a mix of axes, for a modelled latency on the targets."""
+        price, budget = modelled_latency(self.bench, self.targets)
+        self._asked = budget.share
+        if self.options.axes:
+            return self._over_axes(budget, judge, price)
+        decision = decide_latency(self.bench, price, budget.share, judge, self.progress)
+        self.warnings += decision.warnings
+        return decision
+
+    def _over_axes(self, budget: Budget, judge: Judge | None, price: ModelledLatency | None = None) -> Decision:
         """The mix of axes with the least drift at the budget."""
-        decision, made = Axes(self.bench, budget, judge, self.progress).best(self.options.axes or ("mlp", "head-size"))
+        search = Axes(self.bench, budget, judge, self.progress, self.targets, price)
+        decision, made = search.best(self.options.axes or ("mlp", "head-size"))
         if made is not None:
             self.take(made.arrays)
         self.warnings += decision.warnings
@@ -143,11 +160,11 @@ class Job:
     def _with_widths(self, decision: Decision) -> Decision:
         """The same tokens, and the widths that were asked for."""
         shares = self.options.width_shares
-        structure = Structure(self.bench, decision.plan, tuple(shares))
+        structure = Structure(self.bench, decision.plan, tuple(shares), self.targets)
         structure.measure(self.parts()[0], self.batch, self.progress)
         keep = structure.by_shares(shares)
         made = structure.solved(keep, self.progress)
-        self.warnings += structure.missed(shares, keep)
+        self.warnings += [*structure.missed(shares, keep), *structure.slow()]
         self.take(made.arrays)
         self.warnings += made.warnings
         if self.data is not None and len(self.data) < _ENOUGH:
@@ -218,7 +235,7 @@ class Job:
     def _budget(self, budget: Budget | None, made: Plan, pruned: ir.Model) -> ReportedBudget:
         return ReportedBudget(
             kind=budget.kind if budget else "plan",
-            asked=budget.share if budget else None,
+            asked=(self._asked or budget.share) if budget else None,
             keep=self.bench.keep_of(made),
             macs=count_macs(pruned) / self.bench.dense_macs,
         )

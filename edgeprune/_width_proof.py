@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.core.graph import PREFIX
 from edgeprune.core.linear import linear_of
 from edgeprune.core.recognition import recognize
 from edgeprune.core.results import Exactness
-from edgeprune.core.tape import clone_constant
+from edgeprune.core.tape import Tape, clone_constant
 from edgeprune.core.widths.find import find_widths
+from edgeprune.core.widths.groups import group_name
 from edgeprune_calibration.runner import Runner
 from edgeprune_passes._narrow import put_bias
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from edgeprune.core.linear import Linear
     from edgeprune.core.plan import Plan
     from edgeprune.core.widths.arrays import Arrays
-    from edgeprune.core.widths.groups import WidthGroup, Widths
+    from edgeprune.core.widths.groups import Sublayer, WidthGroup, Widths
 
 METHOD = "zeroed-dense"
 
@@ -50,14 +52,30 @@ def prove_widths(
 
 
 def _pad(model: ir.Model, plan: Plan, arrays: Arrays) -> None:
-    """Write the solved weights into the dense graph, zero wherever a unit went."""
+    """Write the solved weights into the dense graph, zero wherever a unit went, and means over sublayers that went."""
     widths = find_widths(model, recognize(model))
     for cut in plan.widths:
-        group = widths.named(f"{cut.kind}.{cut.block}" + (f".{cut.number}" if cut.number else ""))
+        name = group_name(cut.kind, cut.block, cut.number)
+        sublayer = widths.sublayer(name)
+        if sublayer is not None:
+            _overwrite(model, sublayer, arrays[f"{name}/mean"])
+            continue
+        group = widths.named(name)
         assert group is not None
         _fill(model, group.consumer, arrays, f"{group.name}/consumer", _masks(widths, group, arrays, None)[:, None])
         for i, linear in enumerate(group.producers if group.kind == "head-size" else ()):
             _fill(model, linear, arrays, f"{group.name}/producer{i}", _masks(widths, group, arrays, i)[None, :])
+
+
+def _overwrite(model: ir.Model, sublayer: Sublayer, mean: np.ndarray) -> None:
+    """Let a sublayer run, multiply what it adds by zero, and add its mean."""
+    old = sublayer.join.inputs[sublayer.index]
+    assert old is not None
+    dtype = old.dtype.numpy() if old.dtype is not None else np.float32
+    tape = Tape(model, before=sublayer.join, prefix=f"{PREFIX}proof/{sublayer.name}")
+    zero = tape.op("Mul", old, tape.constant(np.zeros((), dtype), name="zero"))
+    row = tape.op("Add", zero, tape.constant(mean.astype(dtype), name="mean"))
+    sublayer.join.replace_input_with(sublayer.index, row)
 
 
 def _masks(widths: Widths, group: WidthGroup, arrays: Arrays, producer: int | None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from edgeprune.core.plan import Plan, plan_from_json, read_plan
 from edgeprune.core.progress import SILENT
 from edgeprune.core.whole import check_new, write_outputs
 from edgeprune.core.widths.arrays import FILE as WIDTHS
-from edgeprune.core.widths.arrays import arrays_to_bytes, read_arrays
+from edgeprune.core.widths.arrays import arrays_to_bytes, check_arrays, read_arrays
 from edgeprune.options import Options
 from edgeprune.report import Report, ValidationReport, describe_environment
 from edgeprune.report.html import render_comparison_html
@@ -52,11 +52,13 @@ class CompileResult:
         report: what was decided, gained and lost.
         plan: the decision; `compile(plan=...)` makes the same bytes from it again.
         out: the folder that was written; None if none was asked for.
+        arrays: what stays of widths that the plan cuts, and the weights solved for it; empty where it cuts none.
     """
 
     report: Report
     plan: Plan
     out: Path | None
+    arrays: Arrays = field(default_factory=dict)
 
 
 def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget has three spellings
@@ -66,6 +68,7 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
     keep: float | None = None,
     macs: float | None = None,
     plan: Path | Plan | None = None,
+    widths: Path | Arrays | None = None,
     out: Path | None = None,
     options: Options | None = None,
     progress: Progress | None = None,
@@ -78,7 +81,9 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
         keep: share of patch-token work to keep, averaged over the blocks, in (0, 1]; all where `options` ask
             for fewer output tokens or narrower widths.
         macs: share of the model's MACs to keep, instead of `keep`.
-        plan: apply this instead of deciding; a path where it cuts widths, since their weights lie beside it.
+        plan: apply this instead of deciding: a plan, its file, or the folder that a compile wrote.
+        widths: the weights of a plan that cuts widths, as `CompileResult.arrays`, or the file or folder where they
+            lie; beside the plan's file without.
         out: folder to write; it appears whole or not at all.
         options: everything else.
         progress: is told what is going on.
@@ -102,13 +107,13 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
         require_stream(loaded)
         job = Job(loaded, options, targets, progress)
         if given is not None:
-            job.take(_arrays_beside(plan, given, options))
+            job.take(_given_arrays(plan, widths, given, options))
         decision = job.decide(budget, given)
         report, pruned = job.run(decision, budget)
         if out is not None:
             with output_folder(out, force=options.force) as folder:
                 report = job.deliver(folder, report, pruned)
-        return CompileResult(report, decision.plan, out)
+        return CompileResult(report, decision.plan, out, job.bench.arrays)
 
 
 def plan(  # noqa: PLR0913 - as compile
@@ -378,22 +383,28 @@ def compare(places: Sequence[Path], *, out: Path | None = None, force: bool = Fa
     return compared
 
 
-def _arrays_beside(place: Path | Plan | None, given: Plan, options: Options) -> Arrays:
+def _given_arrays(place: Path | Plan | None, widths: Path | Arrays | None, given: Plan, options: Options) -> Arrays:
     """The weights of a given plan's widths.
 
     Raises:
-        PlanError: if they are not beside it, or widths are asked for once more.
+        PlanError: if they are not there or not the plan's, or widths are asked for once more.
     """
     if options.width_shares:
         msg = "a plan is applied as it is, and shares of widths are asked for beside it"
         raise PlanError(msg, hint="leave out the plan to decide anew, or the shares")
     if not given.widths:
         return {}
-    if not isinstance(place, Path):
-        msg = "the plan cuts widths, and their weights lie beside its file"
-        raise PlanError(msg, hint="give the path of plan.json, with widths.npz in the same folder")
-    return read_arrays(place.parent / WIDTHS, given.widths_sha256)
+    if widths is not None and not isinstance(widths, Path):
+        return check_arrays(widths, given.widths_sha256)
+    where = widths or (place if isinstance(place, Path) else None)
+    if where is None:
+        msg = "the plan cuts widths, and their weights are not given"
+        raise PlanError(msg, hint="give widths=result.arrays, or the folder or widths.npz that was written with it")
+    inside = where / WIDTHS if where.is_dir() else where
+    return read_arrays(inside if inside.suffix == ".npz" else where.parent / WIDTHS, given.widths_sha256)
 
 
 def _given_plan(plan: Path | Plan | None) -> Plan | None:
-    return read_plan(plan) if isinstance(plan, Path) else plan
+    if not isinstance(plan, Path):
+        return plan
+    return read_plan(plan / "plan.json" if plan.is_dir() else plan)

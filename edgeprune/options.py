@@ -12,7 +12,7 @@ from edgeprune.core.plan import Option, PassSpec, Precision, Restore, WidthKind
 AUTO = "auto"
 DriftMetric: TypeAlias = Literal["cosine", "kl", "top1_agreement", "relative_error", "correlation", "mean_abs_error"]
 DRIFT_METRICS: tuple[str, ...] = get_args(DriftMetric)
-AXES = ("tokens", "mlp", "head-size", "heads")
+AXES = ("tokens", "mlp", "head-size", "heads", "sublayers")
 HIGHER_IS_BETTER = frozenset({"cosine", "top1_agreement", "correlation"})
 
 
@@ -26,9 +26,12 @@ class Options:
         mlp_keep: share of the MLPs' channels that stays, averaged over the blocks; None leaves them as they are.
         heads_keep: share of the attention heads that stays.
         head_size_keep: share of the coordinates that stays of every head, by rotation.
-        axes: what a budget of MACs or parameters is divided among: 'tokens', 'mlp', 'head-size', 'heads'; empty for
-            tokens, and for 'mlp' and 'head-size' where parameters are the budget.
+        axes: what a budget of MACs, parameters or modelled latency is divided among: 'tokens', 'mlp', 'head-size',
+            'heads', and 'sublayers', whole attentions and MLPs in whose place their mean stays; empty for tokens, and
+            for 'mlp' and 'head-size' where parameters are the budget.
         params: share of the model's parameters that stays, as a budget of its own.
+        latency: share of the dense model's modelled latency on the targets, as a budget of its own.
+        latency_ms: the same in milliseconds, modelled, on the slowest of the targets.
         output_tokens: patch tokens that leave by outputs of one row a token, as a count (int) or a share (float): such
             outputs get shorter, and a further one, `kept_indices`, names the patches. None leaves outputs as they are.
         output_strategy: how those are chosen; 'auto' takes `strategy` where one is named, else one by rule.
@@ -67,6 +70,8 @@ class Options:
     head_size_keep: float | None = None
     axes: tuple[str, ...] = ()
     params: float | None = None
+    latency: float | None = None
+    latency_ms: float | None = None
     output_tokens: int | float | None = None
     output_strategy: str = AUTO
     output_options: dict[str, Option] = field(default_factory=dict)
@@ -94,7 +99,11 @@ class Options:
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check ranges, so that no later code has to."""
+        """Check ranges, so that no later code has to.
+
+        Raises:
+            PlanError: naming the option.
+        """
         for name, value, low in (
             ("batch", self.batch, 1),
             ("samples", self.samples, 1),
@@ -106,8 +115,12 @@ class Options:
             _check_at_least(name, value, low)
         for kind, share in self.width_shares.items():
             _check_share(f"{kind}-keep", share)
-        if self.params is not None:
-            _check_share("params", self.params)
+        for name, budget in (("params", self.params), ("latency", self.latency)):
+            if budget is not None:
+                _check_share(name, budget)
+        if self.latency_ms is not None and self.latency_ms <= 0:
+            msg = f"`latency_ms` is {self.latency_ms:g}, expected milliseconds above 0"
+            raise PlanError(msg, hint="for example --latency-ms 5")
         _check_axes(self.axes)
         _check_output_tokens(self.output_tokens)
         for metric in self.max_drift:

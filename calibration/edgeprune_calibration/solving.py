@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from edgeprune.core.widths.units import Units
     from edgeprune_calibration.moments import Floats, Moments, SplitMoments
 
+NO_RIDGE = "on the held-out samples no ridge does better than folding the mean"
+
 DAMPING = 1e-2
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 # A solution whose largest weight grows by more than this is not trusted: it would not survive fp16.
@@ -171,8 +173,7 @@ def resolve(moments: SplitMoments, affine: Affine, stays: npt.NDArray[np.bool_])
     best = int(np.argmin(errors))
     ridge = (None, *RIDGES)[best]
     weight, bias = _regression(moments.all, affine, stays, ridge)
-    reason = "" if ridge is not None else "on the held-out samples no ridge does better than folding the mean"
-    return Solved(weight, bias, ridge, errors[best], plain, reason)
+    return Solved(weight, bias, ridge, errors[best], plain, "" if ridge is not None else NO_RIDGE)
 
 
 def _is_sane(weight: Floats, affine: Affine) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.core.plan import WidthCut
+from edgeprune.core.plan import SUBLAYERS, WidthCut
+from edgeprune.core.widths.groups import group_name
 from edgeprune_calibration.rotating import logit_basis, value_basis, value_weight
 from edgeprune_calibration.solving import Affine, eliminate, held_error, resolve
 from edgeprune_calibration.statistics import Probe
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgeprune.core.widths.groups import HeadLayout, WidthGroup, Widths
+    from edgeprune.core.plan import WidthKind
+    from edgeprune.core.widths.groups import HeadLayout, Sublayer, WidthGroup, Widths
     from edgeprune_calibration.moments import Floats, SplitMoments
     from edgeprune_calibration.rotating import LogitBasis, ValueBasis
     from edgeprune_calibration.solving import Elimination, Solved
 
-RESOLVED, MEAN_ONLY, ROTATED = "solved anew", "mean only", "rotated"
+RESOLVED, MEAN_ONLY, ROTATED, MEAN_ROW = "solved anew", "mean only", "rotated", "mean row"
+
+# In the file of widths: what a cut cost when it was solved. [error, untouched, ridge], NaN for none.
+COST = "cost"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +66,9 @@ def probes_of(widths: Widths, kinds: Sequence[str]) -> list[Probe]:
             product, heads = str(group.layout.product.outputs[0].name), len(group.layout.query.columns)
             probes[f"query.{group.block}"] = Probe(f"query.{group.block}", product, 0, heads)
             probes[f"key.{group.block}"] = Probe(f"key.{group.block}", product, 1, heads, transposed=True)
+    for sublayer in widths.sublayers:
+        if sublayer.kind in kinds:
+            probes[sublayer.name] = Probe(sublayer.name, str(sublayer.join.outputs[0].name), sublayer.index)
     return list(probes.values())
 
 
@@ -104,7 +112,7 @@ class WidthSolver:
     def solve(self, keep: Mapping[str, int]) -> list[WidthSolution]:
         """Cuts and weights for the number of units of every group by its name; groups that keep all are left out.
 
-        Heads come before head sizes: the latter rotate what the former left.
+        Heads come before head sizes: the latter rotate what the former left. Sublayers come last.
         """
         wanted = {name: count for name, count in keep.items() if count < self._group(name).size}
         solved: dict[int, WidthSolution] = {}
@@ -120,10 +128,11 @@ class WidthSolver:
                 if kind == "heads":
                     solved[group.block] = made
                 out.append(made)
-        return out
+        gone = [sublayer for sublayer in self.widths.sublayers if sublayer.name in wanted]
+        return [_told(each) for each in (*out, *(mean_row(each, self.moments[each.name]) for each in gone))]
 
-    def _group(self, name: str) -> WidthGroup:
-        group = self.widths.named(name)
+    def _group(self, name: str) -> WidthGroup | Sublayer:
+        group = self.widths.named(name) or self.widths.sublayer(name)
         assert group is not None, name
         return group
 
@@ -156,16 +165,42 @@ class WidthSolver:
         return WidthSolution(cut, arrays, ROTATED, None, max(made.error, bases.loss(keep)), None)
 
 
+def mean_row(sublayer: Sublayer, moments: SplitMoments) -> WidthSolution:
+    """The mean of what a sublayer adds to the stream, and how far it is from that on the held-out samples."""
+    held = moments.held
+    second, variance = float(np.trace(held.second)), float(np.trace(held.covariance))
+    away = held.mean - moments.fit.mean
+    floor = max(variance, 1e-12 * second, float(np.finfo(np.float32).tiny))
+    cut = WidthCut(kind=sublayer.kind, block=sublayer.block, number=sublayer.number, keep=0, of=1)
+    arrays = {f"{sublayer.name}/mean": _fp32(moments.all.mean)}
+    return WidthSolution(cut, arrays, MEAN_ROW, None, (variance + float(away @ away)) / floor, second / floor)
+
+
 def affine_of(group: WidthGroup) -> Affine:
     """The weight behind a group's units, in fp64."""
     consumer = group.consumer
     return Affine(consumer.weight.astype(np.float64), consumer.bias.astype(np.float64), consumer.gain)
 
 
+def method_of(kind: WidthKind, ridge: float | None) -> str:
+    """How the weights that stay were changed by a cut of this kind."""
+    if kind in SUBLAYERS:
+        return MEAN_ROW
+    return ROTATED if kind == "head-size" else MEAN_ONLY if ridge is None else RESOLVED
+
+
+def _told(solution: WidthSolution) -> WidthSolution:
+    """With what it cost among its arrays, so that the file tells whoever applies it again."""
+    cut = solution.cut
+    numbers = [np.nan if value is None else value for value in (solution.error, solution.untouched, solution.ridge)]
+    name = f"{group_name(cut.kind, cut.block, cut.number)}/{COST}"
+    return replace(solution, arrays={**solution.arrays, name: np.array(numbers, np.float64)})
+
+
 def _solution(group: WidthGroup, kept: npt.NDArray[np.int64], solved: Solved) -> WidthSolution:
     arrays = {"kept": kept, "consumer.weight": _fp32(solved.weight), "consumer.bias": _fp32(solved.bias)}
     cut = WidthCut(kind=group.kind, block=group.block, number=group.number, keep=len(kept), of=group.size)
-    method = MEAN_ONLY if solved.ridge is None else RESOLVED
+    method = method_of(group.kind, solved.ridge)
     named = {f"{group.name}/{role}": array for role, array in arrays.items()}
     return WidthSolution(cut, named, method, solved.ridge, solved.error, solved.untouched, solved.reason)
 

@@ -91,9 +91,11 @@ width_options = together(
     option("--mlp-keep", type=float, help="Share of the MLPs' channels to keep, over all blocks, in (0, 1]."),
     option("--heads-keep", type=float, help="Share of the attention heads to keep; costs more than the other two."),
     option("--params", type=float, help="Share of the whole model's parameters to keep, in (0, 1]."),
+    option("--latency", type=float, help="Share of the dense model's modelled latency on the targets, in (0, 1]."),
+    option("--latency-ms", type=float, help="The same in milliseconds: modelled, on the slowest of the targets."),
     option(
         "--axes", type=AXES_LIST, default=(), metavar="AXIS,AXIS",
-        help=f"What --macs or --params is divided among: {', '.join(AXES)}.",
+        help=f"What --macs, --params or --latency is divided among: {', '.join(AXES)}.",
     ),
     option("--head-size-keep", type=float, help="Share of every head's coordinates to keep, by rotation."),
 )  # fmt: skip
@@ -157,8 +159,9 @@ def make_options(given: Mapping[str, Any], *, command: Iterable[str] = ()) -> Op
 
 
 def widths_asked(given: Mapping[str, Any]) -> bool:
-    """Whether any share of a width, or of parameters, was given."""
-    return any(given[name] is not None for name in ("mlp_keep", "heads_keep", "head_size_keep", "params"))
+    """Whether any share of a width was given, or a budget of parameters or modelled latency."""
+    names = ("mlp_keep", "heads_keep", "head_size_keep", "params", "latency", "latency_ms")
+    return any(given[name] is not None for name in names)
 
 
 def require_one(**budgets: object) -> None:

@@ -76,8 +76,7 @@ class OutputCut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WidthCut:
-    """In one block, keep some of the MLP's channels, of the heads, or of the coordinates of every head; or, of a whole
-    attention or MLP, only its mean.
+    """In one block, keep some of the MLP's channels, the heads, or every head's coordinates; or a sublayer's mean.
 
     Which they are, and the weights that were solved anew for them, are too many numbers for this file: they lie beside
     it, in the file that `Plan.widths_sha256` names.
@@ -216,13 +215,17 @@ def _check_sublayers(plan: Plan, seen: set[tuple[str, int, int]]) -> None:
     """
     for i, cut in enumerate(plan.cuts):
         if ("attention-sublayer", cut.block, 0) in seen:
-            msg = f"tokens are cut behind the attention of block {cut.block}, which is replaced by its mean: `cuts[{i}]`"
+            msg = f"tokens are cut behind the attention of block {cut.block}, which its mean stands for: `cuts[{i}]`"
             raise PlanError(msg, hint="cut tokens in a block that keeps its attention")
+    behind = range(plan.cuts[-1].block + 1, plan.blocks) if plan.cuts else range(0)
+    if behind and all(("attention-sublayer", block, 0) in seen for block in behind):
+        msg = f"tokens are cut in block {plan.cuts[-1].block}, and no attention is left behind it: `widths`"
+        raise PlanError(msg, hint="keep an attention behind the last cut, or leave out the cut")
     of = {"mlp": "mlp-sublayer", "heads": "attention-sublayer", "head-size": "attention-sublayer"}
     for i, width in enumerate(plan.widths):
         if (of.get(width.kind, ""), width.block, width.number) in seen:
             msg = f"the {width.kind} width of block {width.block} is cut, and its sublayer is gone: `widths[{i}]`"
-            raise PlanError(msg, hint="cut a width, or replace its sublayer by the mean")
+            raise PlanError(msg, hint="cut a width, or let the mean stand for its sublayer")
 
 
 def plan_to_json(plan: Plan) -> bytes:

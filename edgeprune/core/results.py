@@ -75,15 +75,15 @@ class WidthReport:
     """What was cut of one width, and what it cost there.
 
     Attributes:
-        kind: MLP channels, heads, or head size.
+        kind: MLP channels, heads, or head size; or a whole attention or MLP.
         block: index of the block.
         number: tells apart several of one kind in a block.
-        keep: units that stay.
+        keep: units that stay; 0 of 1 where a sublayer's mean stands for it.
         of: units that there were.
         method: how the weights that stay were changed.
         ridge: of the regression, as a share of the mean variance; None where there was none.
         error: squared error of the output that the units make, over its variance, on held-out samples; for head sizes
-            no less than what the logits lose.
+            no less than what the logits lose. None where a plan was given without it.
         untouched: the same if the units were taken out and nothing was solved; None for head sizes.
         reason: why not every weight was solved anew; empty where all were.
     """
@@ -95,7 +95,7 @@ class WidthReport:
     of: int
     method: str
     ridge: float | None
-    error: float
+    error: float | None
     untouched: float | None
     reason: str = ""
 

@@ -81,7 +81,7 @@ class WidthFacts:
     """A width that can be cut.
 
     Attributes:
-        kind: MLP channels, heads, or head size.
+        kind: MLP channels, heads, or head size; or a whole attention or MLP, of size 1.
         block: index of the block.
         number: tells apart several of one kind in a block.
         size: units.
@@ -102,14 +102,14 @@ class WidthCost:
     """What one cut of one width would save and lose, alone.
 
     Attributes:
-        kind: MLP channels, heads, or head size.
+        kind: MLP channels, heads, or head size; or a whole attention or MLP, in whose place its mean would stay.
         block: index of the block.
         number: tells apart several of one kind in a block.
         keep: units that would stay.
         of: units that there are.
         macs: share of the model's MACs that it saves.
         loss: share of the variance of the output that the units make, once all others are solved anew; for head sizes
-            with what the logits lose.
+            with what the logits lose. For a sublayer the squared relative error of the model's outputs.
     """
 
     kind: WidthKind

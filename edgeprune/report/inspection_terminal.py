@@ -55,7 +55,8 @@ def _widths(widths: Sequence[WidthFacts]) -> str:
     """'widths that can be cut: mlp in 12 blocks (768), heads in 12 blocks (3)'."""
     kinds = {facts.kind: sorted({each.size for each in widths if each.kind == facts.kind}) for facts in widths}
     blocks = {kind: len({each.block for each in widths if each.kind == kind}) for kind in kinds}
-    parts = [f"{kind} in {blocks[kind]} blocks ({', '.join(map(str, sizes))})" for kind, sizes in kinds.items()]
+    shown = {kind: "" if sizes == [1] else f" ({', '.join(map(str, sizes))})" for kind, sizes in kinds.items()}
+    parts = [f"{kind} in {blocks[kind]} blocks{shown[kind]}" for kind in kinds]
     return f"widths that can be cut: {', '.join(parts)}"
 
 

@@ -23,7 +23,7 @@ from edgeprune.report.environment import Environment
 
 SCHEMA = 2
 
-BudgetKind: TypeAlias = Literal["keep", "macs", "params", "plan"]
+BudgetKind: TypeAlias = Literal["keep", "macs", "params", "modelled-latency", "plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Budget:
 
     Attributes:
         kind: 'keep' (share of patch-token work), 'macs' (share of the model's MACs), 'params' (share of its
-            parameters), or 'plan' (a plan was given).
+            parameters), 'modelled-latency' (share of the dense model's on the targets), or 'plan' (a plan was given).
         asked: the share that was asked for; None for a plan.
         keep: share of patch-token work kept, averaged over the blocks.
         macs: share of the dense model's MACs kept.
@@ -67,7 +67,7 @@ class Report:
         plan: the whole decision; the same as `plan.json`.
         validation: proofs, and drift on data.
         engines: one for each target that an engine was asked for.
-        widths: what was cut of each width, and what it cost there; empty for a plan that was given.
+        widths: what was cut of each width, and what it cost there.
         latency: dense against pruned; each says whether it was measured or modelled.
         lowerings: one a runtime that the graph was written for: the same numbers as the compiled graph's.
         blocks: tokens and MACs of each block, dense against pruned.

@@ -186,8 +186,8 @@ def _widths(widths: Sequence[WidthReport]) -> Iterator[RenderableType]:
         return
     made = table("Widths cut", "width", "weights", "block", "kept", "held-out error", "without solving", left=2)
     for row in widths:
-        error = small(row.error), "-" if row.untouched is None else small(row.untouched)
-        made.add_row(row.kind, row.method, str(row.block), f"{row.keep} of {row.of}", *error)
+        errors = ("-" if error is None else small(error) for error in (row.error, row.untouched))
+        made.add_row(row.kind, row.method, str(row.block), f"{row.keep} of {row.of}", *errors)
     yield made
 
 

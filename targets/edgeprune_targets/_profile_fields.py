@@ -76,6 +76,8 @@ DEVICE_NUMBERS: dict[str, Kind] = {
     "memory_gb": _number("GB"),
     "l2_mb": _number("MB"),
     "dla_count": Kind("a whole number, 0 or more", lambda value: value == 0 or _is_whole(value)),
+    "mlp_step": Kind("a whole number above 0", _is_whole),
+    "head_size_step": Kind("a whole number above 0", _is_whole),
 }
 NUMBERS = MODE_NUMBERS | DEVICE_NUMBERS
 WORDS: dict[str, Kind] = {

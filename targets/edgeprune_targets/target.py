@@ -66,6 +66,8 @@ class Target:
         fp4_dense_tflops: tensor cores without sparsity.
         dla_count: deep-learning accelerators beside the GPU; edgeprune does not use them.
         dla_int8_dense_tops: what they reach together, without sparsity.
+        mlp_step: channels of an MLP are cut to multiples of this; None leaves it to `width_alignment`.
+        head_size_step: head sizes are cut to multiples of this; None leaves it to `width_alignment`.
         runtime: what runs the engine.
         builders: names of the builders that can make an engine for it.
         tensorrt: TensorRT versions the device can have, oldest first; all that exist on a Jetson, steps elsewhere.
@@ -105,6 +107,8 @@ class Target:
     fp4_dense_tflops: float | None = None
     dla_count: int = 0
     dla_int8_dense_tops: float | None = None
+    mlp_step: int | None = None
+    head_size_step: int | None = None
     software: tuple[Software, ...] = ()
     notes: tuple[str, ...] = ()
     sources: dict[str, Source] = field(default_factory=dict)

@@ -4,6 +4,8 @@
     mlp.3/consumer.weight   [K*, out]; rows of the weight that contracts the units
     mlp.3/consumer.bias     [out]
     mlp.3/producer0.weight  [in, ...] and producer0.bias, where coordinates were rotated first
+    mlp-sublayer.3/mean     [D], what stands for a whole sublayer
+    mlp.3/cost              [3], error, error with nothing solved, and ridge of the solution; for the report alone
 
 Statistics are sums of floats in an order that a machine chooses, so solved weights cannot be made again to the byte
 from data. They are saved, the plan names their file by its sha256, and so the same model and plan give the same bytes.
@@ -52,6 +54,19 @@ def arrays_from_bytes(data: bytes) -> dict[str, np.ndarray]:
     except (OSError, ValueError) as error:
         msg = f"not a file of widths: {error}"
         raise PlanError(msg, hint="expected the widths.npz that was written beside plan.json") from error
+
+
+def check_arrays(arrays: Arrays, sha256: str) -> Arrays:
+    """The arrays, if they are those that a plan names.
+
+    Raises:
+        PlanError: if they are others.
+    """
+    found = digest(arrays_to_bytes(arrays))
+    if found != sha256:
+        msg = f"the arrays of widths have sha256 {found[:12]}, the plan names {sha256[:12]}"
+        raise PlanError(msg, hint="give the arrays of the result that the plan is of")
+    return arrays
 
 
 def read_arrays(path: Path, sha256: str) -> dict[str, np.ndarray]:

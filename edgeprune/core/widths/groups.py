@@ -147,8 +147,8 @@ class Sublayer:
         """Names of the weights that go with it."""
         inside = set(self.nodes)
         read = [v for node in self.nodes for v in node.inputs if v is not None and v.const_value is not None]
-        alone = [v for v in read if v.const_value.dtype.is_floating_point() and {u.node for u in v.uses()} <= inside]
-        return tuple(dict.fromkeys(name_of(value) for value in alone))
+        alone = [v for v in read if v.dtype is not None and v.dtype.is_floating_point()]
+        return tuple(dict.fromkeys(name_of(v) for v in alone if {use.node for use in v.uses()} <= inside))
 
     @property
     def literals(self) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def find_sublayers(
         found: its blocks.
         mlps: the MLPs that were found in it, to tell an attention from a block whose two parts stand in parallel.
     """
-    search = _Search(order, found, {group.consumer.node for group in mlps})
+    search = _Search(order, found, {group.consumer.node: group for group in mlps})
     for node in order.nodes:
         search.visit(node)
     return tuple(search.sublayers), (*search.refusals, *search.missing())
@@ -62,7 +62,7 @@ def find_sublayers(
 class _Search:
     """From every residual Add back along the branch that it adds to the stream."""
 
-    def __init__(self, order: Order, found: Recognition, mlps: set[ir.Node]) -> None:
+    def __init__(self, order: Order, found: Recognition, mlps: dict[ir.Node, WidthGroup]) -> None:
         self.order, self.found, self.mlps = order, found, mlps
         self.sublayers: list[Sublayer] = []
         self.refusals: list[Refusal] = []
@@ -125,7 +125,7 @@ class _Search:
         if any(attention.softmax not in branch.nodes for attention in block.attentions):
             reason = "several attentions stand in parallel"
             return Refusal(RefusalCode.NOT_APPLICABLE, reason, (name_of(block.attention.softmax),))
-        if branch.nodes & self.mlps:
+        if branch.nodes & self.mlps.keys():
             reason = f"attention and MLP are added to each other before the stream ({branch.join.op_type} node)"
             return Refusal(RefusalCode.NOT_APPLICABLE, reason, (name_of(branch.join),))
         return None
@@ -145,16 +145,22 @@ class _Search:
         return Refusal(RefusalCode.NOT_APPLICABLE, reason, (_reader(left, branch),))
 
     def _sublayer(self, branch: _Branch, block: Block, *, attention: bool) -> Sublayer:
-        number = sum(s.block == block.index and s.kind == "mlp-sublayer" for s in self.sublayers)
         alone = needed_alone(self.order, branch.join, branch.index)
         return Sublayer(
             kind="attention-sublayer" if attention else "mlp-sublayer",
             block=block.index,
-            number=0 if attention else number,
+            number=0 if attention else self._number(block.index, alone),
             join=branch.join,
             index=branch.index,
             nodes=tuple(node for node in self.order.nodes if node in alone),
         )
+
+    def _number(self, block: int, nodes: set[ir.Node]) -> int:
+        """That of the MLP inside, where it can be cut too; else the first that is free."""
+        inside = [mlp.number for node, mlp in self.mlps.items() if node in nodes and mlp.block == block]
+        taken = {mlp.number for mlp in self.mlps.values() if mlp.block == block}
+        taken |= {s.number for s in self.sublayers if s.block == block and s.kind == "mlp-sublayer"}
+        return inside[0] if inside else next(number for number in range(len(taken) + 1) if number not in taken)
 
 
 def needed_alone(order: Order, join: ir.Node, index: int) -> set[ir.Node]:

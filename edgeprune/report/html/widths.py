@@ -23,4 +23,5 @@ def widths_section(report: Report) -> Markup | None:
 def _row(row: WidthReport) -> tuple[object, ...]:
     plain = "-" if row.untouched is None else small(row.untouched)
     method = f"{row.method}: {row.reason}" if row.reason else row.method
-    return (row.block, row.kind, row.keep, row.of, method, small(row.error), plain)
+    error = "-" if row.error is None else small(row.error)
+    return (row.block, row.kind, row.keep, row.of, method, error, plain)
