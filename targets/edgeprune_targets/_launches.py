@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose", "Attention", "MultiHeadAttention"})
-HEAVY = PRODUCTS | {"TopK", "GridSample"}
+RECURRENCES = frozenset({"SelectiveScan", "Scan", "Loop"})
+HEAVY = PRODUCTS | RECURRENCES | {"TopK", "GridSample"}
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "CastLike", "Dropout"})
 FREE = _VIEWS | {"Constant", "Shape", "Size", "Transpose"}
 _ELEMENTWISE = frozenset(

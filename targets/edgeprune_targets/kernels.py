@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgeprune.core.errors import TargetError
+from edgeprune.core.graph import static_shape
 from edgeprune_targets._launches import PRODUCTS, launches
+from edgeprune_targets._scan_kernels import body_of, chunked_bytes, is_recurrence
 from edgeprune_targets.attentions import is_attention
 from edgeprune_targets.blocks import blocks_of
 
@@ -57,7 +60,30 @@ def kernels_of(model: ir.Model, precision: str) -> tuple[Kernel, ...]:
     """
     nodes = tuple(_with_shapes(model).graph)
     blocks = blocks_of(nodes)
-    return tuple(_kernel(members, blocks, precision) for members in launches(nodes))
+    found: list[Kernel] = []
+    for members in launches(nodes):
+        head = _head(members)
+        if is_recurrence(head):
+            found += _recurrence(head, blocks[head], precision)
+        else:
+            found.append(_kernel(members, head, blocks[head], precision))
+    return tuple(found)
+
+
+def _recurrence(node: ir.Node, block: int, precision: str) -> Iterator[Kernel]:
+    """A selective scan in chunks; of a loop the kernels of its body, once for every step."""
+    name = node.name or node.op_type
+    if node.op_type == "SelectiveScan":
+        for size in chunked_bytes(node):
+            yield Kernel(kind="pointwise", node=name, block=block, activation_bytes=size)
+        return
+    steps, inner = body_of(node)
+    bare = Kernel(kind="pointwise", node=name, block=block)  # of a body without shapes only the launches are known
+    known = all(static_shape(value) is not None for each in inner for value in each.outputs)
+    groups = launches(inner)
+    body = [_kernel(members, _head(members), block, precision) if known else bare for members in groups]
+    for kernel in body * steps:
+        yield replace(kernel, node=name)
 
 
 def _with_shapes(model: ir.Model) -> ir.Model:
@@ -70,13 +96,12 @@ def _with_shapes(model: ir.Model) -> ir.Model:
     return copy
 
 
-def _kernel(members: list[ir.Node], blocks: dict[ir.Node, int], precision: str) -> Kernel:
-    head = _head(members)
+def _kernel(members: list[ir.Node], head: ir.Node, block: int, precision: str) -> Kernel:
     weights, activations = _traffic(members, precision)
     kind, (batch, m, n, k) = _shape(head, members)
     flops = (4 if kind == "attention" else 2) * batch * m * n * k
     return Kernel(
-        kind=kind, node=head.name or head.op_type, block=blocks[head], batch=batch, m=m, n=n, k=k, flops=flops,
+        kind=kind, node=head.name or head.op_type, block=block, batch=batch, m=m, n=n, k=k, flops=flops,
         weight_bytes=weights, activation_bytes=activations,
     )  # fmt: skip
 

@@ -4,7 +4,8 @@
 
 A matrix product runs in tiles and the tiles in waves over the SMs, so that a few rows less may gain nothing. The
 utilisations are fitted on published timings (benchmarks/bench_latency_model.py); the interval is as wide as the errors
-of devices and models that the fit was not shown.
+of devices and models that the fit was not shown. A selective scan counts as the few launches that its chunks take; a
+loop starts the kernels of its body for every token.
 """
 
 from __future__ import annotations
