@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from onnx_ir.passes import common
 
+from edgeprune.core.errors import PassError
+from edgeprune.core.graph import name_of
 from edgeprune.core.passes import PassResult
+from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.scans import carry_function
 from edgeprune_passes.scans._declined import DeclinedError
 from edgeprune_passes.scans._edit import let_go
 from edgeprune_passes.scans._tidy import tidy_result
 from edgeprune_passes.scans.causal_conv import trim_convolutions
-from edgeprune_passes.scans.flips import unify_flips
+from edgeprune_passes.scans.flips import drop_idle_slices, unify_flips
 from edgeprune_passes.scans.loop_node import roll_loops
 from edgeprune_passes.scans.scan_node import raise_scan
 from edgeprune_passes.scans.softplus import plain_softplus
@@ -21,8 +24,6 @@ from edgeprune_passes.scans.unrolled import roll_up
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-    from edgeprune.core.refusals import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class RaiseScans:
         refusals = [refusal for node in loops if (refusal := _raised(model, node)) is not None]
         raised = len(loops) - len(refusals)
         smaller = unify_flips(model) + trim_convolutions(model) + plain_softplus(model)
+        smaller += drop_idle_slices(model) if raised else 0
         if loops or smaller:
             common.RemoveUnusedNodesPass()(model)
         if raised:
@@ -58,5 +60,8 @@ def _raised(model: ir.Model, node: ir.Node) -> Refusal | None:
         tidy_result(model, raise_scan(model, node))
     except DeclinedError as declined:
         return declined.refusal
+    except PassError as error:
+        # What the body computes cannot be written for all tokens at once: the loop is left as it was.
+        return Refusal(RefusalCode.NOT_SELECTIVE_SCAN, error.message, (name_of(node),))
     let_go(node)
     return None

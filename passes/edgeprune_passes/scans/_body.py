@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from edgeprune.core.graph import PREFIX, constant_of, static_shape
@@ -74,18 +75,24 @@ def raise_body(model: ir.Model, body: Body, tape: Tape, bulk: Mapping[ir.Value, 
     Raises:
         DeclinedError: in what it is no selective scan; nothing that was there has changed then.
     """
-    shape = static_shape(body.initial)
-    _check_ends(body, shape)
-    assert shape is not None
+    start = static_shape(body.initial)
+    _check_ends(body, start)
+    rank = len(start or ())
     step = split_state(body.before, body.after)
-    states = ir.Value(name=f"{tape.prefix}/h", shape=ir.Shape((body.tokens, *shape)), type=body.initial.type)
+    states = ir.Value(name=f"{tape.prefix}/h", type=body.initial.type)
     lifter = Lifter(tape, {**bulk, body.after: states}, lambda node: node.graph is body.graph, body.tokens)
+    decay = _product(tape, [lifter.lift(value, rank) for value in step.decay], "Mul")
+    added = _required(_product(tape, [lifter.lift(value, rank) for value in step.added], "Add"), body)
+    # A first state of batch one is repeated for all of the batch by the first product.
+    parts = [tape.shape(value)[-rank:] for value in (decay, added) if value is not None]
+    shape = np.broadcast_shapes(start or (), *parts)
+    states.shape = ir.Shape((body.tokens, *shape))
     ends = [(_lifted(lifter, tape, stacked, states), stacked) for stacked in body.stacked]
     order = tuple(range(len(shape) + 1))
     named = [(states, order), *((s.outer, _moved(order, s.axis)) for s in body.stacked if s.inner is body.after)]
     found = Recurrence(
-        decay=_product(tape, [lifter.lift(value, len(shape)) for value in step.decay], "Mul"),
-        added=_required(_product(tape, [lifter.lift(value, len(shape)) for value in step.added], "Add"), body),
+        decay=decay,
+        added=added,
         states=tuple(named),
         shape=shape,
         tokens=body.tokens,

@@ -73,14 +73,29 @@ def gathered(carried: Carried) -> Gathered | None:
         return _listed(carried, node)
     if node.op_type != "Concat" or len(node.inputs) != 2:
         return None
-    start = constant_of(carried.initial)
-    if start is None or start.size:
+    axis = node.attributes["axis"].as_int()
+    if not _starts_empty(carried.initial, axis):
         raise DeclinedError(node, "what the loop joins its steps to does not start empty")
     first, second = node.inputs
     backwards = second is carried.before
     inner = first if backwards else second
     assert inner is not None
-    return Gathered(inner, carried.final, node.attributes["axis"].as_int(), keeps=True, backwards=backwards)
+    return Gathered(inner, carried.final, axis, keeps=True, backwards=backwards)
+
+
+def _starts_empty(value: ir.Value, axis: int) -> bool:
+    """Whether it has no element along the axis, or is made to a shape that says so."""
+    array = constant_of(value)
+    if array is not None:
+        return array.size == 0
+    made = value.producer()
+    shape = (
+        made.inputs[0].producer() if made is not None and made.op_type == "ConstantOfShape" and made.inputs[0] else None
+    )
+    if shape is None or shape.op_type != "Concat":
+        return False
+    size = constant_of(shape.inputs[axis]) if -len(shape.inputs) <= axis < len(shape.inputs) else None
+    return size is not None and size.size == 1 and not size.any()
 
 
 def _listed(carried: Carried, node: ir.Node) -> Gathered:

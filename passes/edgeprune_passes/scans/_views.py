@@ -64,7 +64,7 @@ def _source_axes(
 ) -> Sequence[Axis] | None:
     """Axes of what a layout operator reads, from those of what it gives."""
     op = node.op_type
-    if op in {"Identity", "Expand"} or _same_cast(node) or _whole(node):
+    if op in {"Identity", "Expand"} or _same_cast(node) or takes_all(node):
         return axes
     if op == "Transpose":
         origins = dict(zip(perm_of(node, len(axes)), axes, strict=True))
@@ -136,8 +136,8 @@ def _same_cast(node: ir.Node) -> bool:
     return node.op_type == "Cast" and source is not None and source.dtype == node.outputs[0].dtype is not None
 
 
-def _whole(node: ir.Node) -> bool:
-    """Whether a Slice takes everything, forwards: what is rolled up slices before lengths are known."""
+def takes_all(node: ir.Node) -> bool:
+    """Whether it is a Slice that takes everything, forwards: TorchScript writes one for every `:`."""
     if node.op_type != "Slice":
         return False
     shape = static_shape(node.outputs[0])

@@ -10,6 +10,7 @@ from edgeprune.core.graph import PREFIX, constant_of, static_shape
 from edgeprune.core.tape import Tape, fresh_name
 from edgeprune_passes.scans._edit import replace_value
 from edgeprune_passes.scans._flips import BEFORE_FIRST, flipped, slice_entries
+from edgeprune_passes.scans._views import takes_all
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,6 +29,16 @@ def unify_flips(model: ir.Model) -> int:
         replace_value(node.outputs[0], flipped(tape, source, axis))
         changes += 1
     return changes
+
+
+def drop_idle_slices(model: ir.Model) -> int:
+    """Take away Slices that take everything; how many."""
+    idle = [node for node in model.graph if takes_all(node) and not node.outputs[0].is_graph_output()]
+    for node in idle:
+        source = node.inputs[0]
+        assert source is not None
+        replace_value(node.outputs[0], source)
+    return len(idle)
 
 
 def _flipped_axis(node: ir.Node) -> int | None:

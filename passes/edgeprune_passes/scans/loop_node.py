@@ -53,7 +53,7 @@ def _write(model: ir.Model, node: ir.Node) -> None:
     if not states:
         raise DeclinedError(node, "the loop carries no state")
     numbers = count_steps(body.inputs[0], counters, _steps(node, body))
-    copy = StepCopy(body, fresh_name(model, f"{PREFIX}loop"), fixed, numbers)
+    copy = StepCopy(model, node, fresh_name(model, f"{PREFIX}loop"), fixed, numbers)
     every = [*lists.values(), *_scanned(node, body, len(carried))]
     before = [copy.state(one.before) for one in states]
     after = [copy.of(one.after) for one in states]
