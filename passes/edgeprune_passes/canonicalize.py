@@ -17,6 +17,7 @@ from edgeprune_passes._decompose import decompose_attention
 from edgeprune_passes._guards import remove_dummy_masks
 from edgeprune_passes.raise_scans import RaiseScans
 from edgeprune_passes.scans._stand_ins import stand_ins
+from edgeprune_passes.scans.custom_op import expand_scans
 from edgeprune_passes.scans.loop_node import roll_loops
 from edgeprune_passes.scans.unrolled import roll_up
 
@@ -106,6 +107,7 @@ def _fold_with_loops(model: ir.Model) -> int:
 
     A Loop whose number of steps is a constant only now has a shape now, so that more can be folded behind it.
     """
+    expand_scans(model)
     roll_up(model)
     roll_loops(model)
     changes = 0

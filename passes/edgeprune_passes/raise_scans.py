@@ -16,6 +16,7 @@ from edgeprune_passes.scans._declined import DeclinedError
 from edgeprune_passes.scans._edit import let_go
 from edgeprune_passes.scans._tidy import tidy_result
 from edgeprune_passes.scans.causal_conv import trim_convolutions
+from edgeprune_passes.scans.custom_op import expand_scans
 from edgeprune_passes.scans.flips import drop_idle_slices, unify_flips
 from edgeprune_passes.scans.loop_node import roll_loops
 from edgeprune_passes.scans.scan_node import raise_scan
@@ -41,8 +42,7 @@ class RaiseScans:
 
     def apply(self, model: ir.Model) -> PassResult:
         """Rewrite `model` in place."""
-        rolled, unlike = roll_up(model)
-        looped, endless = roll_loops(model)
+        plain = [rewrite(model) for rewrite in (expand_scans, roll_up, roll_loops)]
         loops = [node for node in model.graph if node.op_type == "Scan" and node.domain == ""]
         refusals = [refusal for node in loops if (refusal := _raised(model, node)) is not None]
         raised = len(loops) - len(refusals)
@@ -52,7 +52,8 @@ class RaiseScans:
             common.RemoveUnusedNodesPass()(model)
         if raised:
             carry_function(model)
-        return PassResult(model, rolled + looped + raised + smaller, (*unlike, *endless, *refusals))
+        written = sum(count for count, _ in plain)
+        return PassResult(model, written + raised + smaller, (*(one for _, many in plain for one in many), *refusals))
 
 
 def _raised(model: ir.Model, node: ir.Node) -> Refusal | None:
