@@ -13,6 +13,7 @@ from edgeprune.core.costs import TokenCost, count_macs, token_cost
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import Plan, StrategySpec, TokenCut
 from edgeprune.core.recognition import recognize
+from edgeprune.core.scans import selective_scans
 from edgeprune.core.schedule import Curve, fit_schedule, rebalance
 from edgeprune_passes.apply import apply_plan
 from edgeprune_passes.eliminate_tail import EliminateTail
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune._loading import Loaded
+    from edgeprune.core.plan import ScanForm
     from edgeprune.core.plan import Restore
     from edgeprune.core.refusals import Refusal
     from edgeprune.core.widths.arrays import Arrays
@@ -64,6 +66,20 @@ class Budget:
 
     kind: Literal["keep", "macs", "params", "modelled-latency"]
     share: float
+
+
+def _form_of_scans(loaded: Loaded, options: Options) -> ScanForm:
+    """How scans are to be written; 'none' where there are none.
+
+    Raises:
+        PlanError: if a form is asked for, and there is no scan.
+    """
+    if selective_scans(loaded.dense.graph):
+        return options.scan
+    if options.scan != "auto":
+        msg = f"`scan` is {options.scan}, and the model has no selective scan"
+        raise PlanError(msg, hint="leave out --scan; `edgeprune inspect` says why a loop is no selective scan")
+    return "none"
 
 
 def make_budget(keep: float | None, macs: float | None) -> Budget:
@@ -208,6 +224,7 @@ class Bench:
             targets=self.targets,
             tensorrt=self.options.tensorrt or "",
             fused_attention=self.options.fused_attention,
+            scan=_form_of_scans(self.loaded, self.options),
             seed=self.options.seed,
         )
 

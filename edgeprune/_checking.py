@@ -109,8 +109,10 @@ class Checker:
         )
 
     def _lower(self, target: Target, runtime: Runtime, precision: Precision) -> Lowered:
-        fused = self._options.fused_attention
-        return lower(self._loaded.dense, runtime, target, precision, fused_attention=fused)
+        asked = self._options
+        return lower(
+            self._loaded.dense, runtime, target, precision, fused_attention=asked.fused_attention, scan=asked.scan
+        )
 
     def _prove(self, target: Target, runtime: Runtime) -> LoweringProof:
         """The rewrites in fp32: on noise, fp16 may choose other tokens than fp32 does."""

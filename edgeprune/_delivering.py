@@ -16,6 +16,7 @@ from edgeprune.core.saving import save_model
 from edgeprune_calibration.token_maps import collect_token_maps, save_worst
 from edgeprune_targets.bundle import GUIDE
 from edgeprune_targets.language_side import language_side
+from edgeprune_targets.lowering.scans import standard_scans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ class Delivery:
     def write(self, folder: Path, report: Report) -> Report:
         """Fill `folder`; the report that lies in it."""
         plan = plan_to_json(report.plan)
-        save_model(self.pruned, folder / "model.onnx")
+        save_model(standard_scans(self.pruned, report.plan.scan), folder / "model.onnx")
         (folder / "plan.json").write_bytes(plan)
         guide = language_side(self.pruned, report.plan)
         if guide is not None:

@@ -93,6 +93,7 @@ class EngineRuntime:
         Raises:
             TargetError: if no profile is like the device, or the engine cannot be built.
         """
+        from edgeprune_passes.raise_scans import RaiseScans
         from edgeprune_targets.builders.driver import find_device
         from edgeprune_targets.builders.protocol import Origin
         from edgeprune_targets.builders.registry import make_builder
@@ -104,6 +105,8 @@ class EngineRuntime:
         assert device is not None
         target = target_like(device)
         runtime = runtime_for(target, self._tensorrt(), self.name)
+        model = model.clone()  # which may come as it was delivered, with loops
+        RaiseScans().apply(model)
         graph = lower(model, runtime, target, precision).model
         origin = Origin(runtime=runtime.name, typing=runtime.typing)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprune-")))

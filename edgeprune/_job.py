@@ -35,6 +35,7 @@ from edgeprune_calibration.preprocess import load_preprocess
 from edgeprune_calibration.reference import OnnxReference, TorchReference, record
 from edgeprune_passes.apply import finish
 from edgeprune_passes.registry import make_pass
+from edgeprune_targets.lowering.scans import standard_scans
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -241,11 +242,13 @@ class Job:
         )
 
     def _latency(self, pruned: ir.Model, made: Plan) -> list[Latency]:
-        rows = modelled(self.loaded.dense, pruned, self.targets, made.precision, fused_attention=made.fused_attention)
+        graphs, fused = (self.loaded.dense, pruned), made.fused_attention
+        rows = modelled(*graphs, self.targets, made.precision, fused_attention=fused, scan=made.scan)
         if self.data is not None:
             _, feed = next(iter(self.data.feeds(batch=self.batch)))
             with self.progress.stage("time on this machine"):
-                rows.append(cpu_latency(self.loaded.dense, pruned, feed, self.options.threads))
+                dense, pruned = (standard_scans(graph, made.scan) for graph in graphs)
+                rows.append(cpu_latency(dense, pruned, feed, self.options.threads))
         self.warnings += [_slower(row) for row in rows if made.cuts and (row.speedup < 1 or sure_gain(row) == "bad")]
         return rows
 

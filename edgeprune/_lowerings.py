@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune._proving import Feed
-    from edgeprune.core.plan import Plan
+    from edgeprune.core.plan import Plan, Precision
     from edgeprune.report.checked import LoweringProof
     from edgeprune_targets.findings import Finding
     from edgeprune_targets.lowering import Lowered
@@ -59,7 +59,7 @@ class Lowerings:
         key = (name, runtime.name, target.fp32_products, fused)
         if key not in self._done:
             graph = self.graphs[name]
-            self._done[key] = lower(graph, runtime, target, self.plan.precision, fused_attention=fused)
+            self._done[key] = self._lower(graph, runtime, target, self.plan.precision, fused=fused)
             self._prove(runtime, target)
         return self._done[key]
 
@@ -74,11 +74,16 @@ class Lowerings:
         """One for each runtime that something was lowered for."""
         return tuple(self._proofs.values())
 
+    def _lower(
+        self, graph: ir.Model, runtime: Runtime, target: Target, precision: Precision, *, fused: bool
+    ) -> Lowered:
+        return lower(graph, runtime, target, precision, fused_attention=fused, scan=self.plan.scan)
+
     def _prove(self, runtime: Runtime, target: Target) -> None:
         """The rewrites in fp32: fp16 may choose other tokens where two are nearly alike, which is no error."""
         if runtime.name in self._proofs:
             return
         canonical = self.graphs["model"]
         feed = self._feed or noise_for(canonical, self.plan.seed)
-        lowered = lower(canonical, runtime, target, "fp32", fused_attention=self.plan.fused_attention)
+        lowered = self._lower(canonical, runtime, target, "fp32", fused=self.plan.fused_attention)
         self._proofs[runtime.name] = prove_lowering(canonical, lowered, feed, self._threads)

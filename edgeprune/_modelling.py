@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from edgeprune.core.results import Latency
 from edgeprune_targets.blocks import side_by_side
 from edgeprune_targets.latency import METHOD, compare, estimate
+from edgeprune_targets.lowering.scans import standard_scans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from edgeprune.core.plan import Precision
+    from edgeprune.core.plan import Precision, ScanForm
     from edgeprune_targets.profiles import Target
 
 
@@ -23,9 +24,17 @@ _UNFUSED = "attention counts as fused here although it is kept unfused: both mod
 
 
 def modelled(
-    dense: ir.Model, pruned: ir.Model, targets: Sequence[Target], precision: Precision, *, fused_attention: bool = True
+    dense: ir.Model,
+    pruned: ir.Model,
+    targets: Sequence[Target],
+    precision: Precision,
+    *,
+    fused_attention: bool = True,
+    scan: ScanForm = "auto",
 ) -> list[Latency]:
-    """Dense against pruned on each target; `fused_attention` says whether engines may fuse it."""
+    """Dense against pruned on each target; `fused_attention` says whether engines may fuse it, `scan` how scans run."""
+    if scan == "loop":
+        dense, pruned = standard_scans(dense, scan), standard_scans(pruned, scan)
     rows = [_row(dense, pruned, target, precision) for target in targets]
     return rows if fused_attention else [replace(row, method=f"{row.method}; {_UNFUSED}") for row in rows]
 

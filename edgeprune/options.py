@@ -56,6 +56,8 @@ class Options:
         dense_engine: build the dense model's engines too, to compare fused attentions and to time both.
         tensorrt: version of TensorRT on the devices, '10.3' or '10.3.0'; None for the one that each profile names.
         fused_attention: let the runtime fuse attention; False lowers it so that none does, where kernels are wrong.
+        scan: how selective scans are written: 'loop', a token at a time, 'chunked', many at once, or 'auto': a loop in
+            model.onnx, which ONNX Runtime runs best, and chunks for TensorRT.
         threads: of every run on this machine; 0 leaves it to the runtime.
         command: words of the command line, for the report.
 
@@ -95,6 +97,7 @@ class Options:
     dense_engine: bool = False
     tensorrt: str | None = None
     fused_attention: bool = True
+    scan: Literal["auto", "loop", "chunked"] = "auto"
     threads: int = 0
     command: tuple[str, ...] = ()
 

@@ -100,6 +100,11 @@ width_options = together(
     option("--head-size-keep", type=float, help="Share of every head's coordinates to keep, by rotation."),
 )  # fmt: skip
 
+scan_option = option(
+    "--scan", type=click.Choice(("auto", "loop", "chunked")), default=DEFAULTS.scan, show_default=True,
+    help="Form of selective scans; auto is a loop in model.onnx, and chunks for TensorRT, which runs loops step by step.",
+)  # fmt: skip
+
 decision_options = together(
     option("--strategy", "-s", default=DEFAULTS.strategy, show_default=True, help="Strategy by name, or auto."),
     option(
@@ -148,6 +153,7 @@ decision_options = together(
         "--fused-attention/--no-fused-attention", default=DEFAULTS.fused_attention, show_default=True,
         help="Let the runtime fuse attention; no where its fused kernels are wrong.",
     ),
+    scan_option,
 )  # fmt: skip
 
 

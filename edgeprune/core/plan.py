@@ -22,6 +22,7 @@ Precision: TypeAlias = Literal["fp32", "fp16"]
 WidthKind: TypeAlias = Literal["mlp", "heads", "head-size", "attention-sublayer", "mlp-sublayer"]
 Restore: TypeAlias = Literal["auto", "last-seen", "nearest", "soft", "residual-delta", "cluster", "unmerge", "none"]
 Alignment: TypeAlias = Literal["none", "gap", "bias", "exact"]
+ScanForm: TypeAlias = Literal["none", "auto", "loop", "chunked"]
 
 # Of these kinds all goes, and a constant row takes the place.
 SUBLAYERS: tuple[WidthKind, ...] = ("attention-sublayer", "mlp-sublayer")
@@ -121,6 +122,8 @@ class Plan:
         targets: names of target profiles.
         tensorrt: version of TensorRT that the graphs for the targets are lowered for; empty for each profile's own.
         fused_attention: whether those graphs let the runtime fuse attention.
+        scan: how selective scans are written: `auto` is a loop in model.onnx and chunks for TensorRT; `none` where the
+            model has none.
         seed: of every pseudo-random choice.
     """
 
@@ -143,6 +146,7 @@ class Plan:
     targets: tuple[str, ...] = ()
     tensorrt: str = ""
     fused_attention: bool = True
+    scan: ScanForm = "none"
     seed: int = 0
 
     def run(self) -> range:
@@ -233,6 +237,8 @@ def plan_to_json(plan: Plan) -> bytes:
     plain = msgspec.to_builtins(plan, order="sorted")
     if plan.alignment == "none":
         del plain["alignment"]
+    if plan.scan == "none":
+        del plain["scan"]
     if plan.prefix_place == 0:
         del plain["prefix_place"]
     return msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n"

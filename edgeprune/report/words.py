@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgeprune.core.plan import Plan
 
+# What `Plan.scan` means.
+SCANS = {
+    "auto": "a loop in model.onnx, chunks in graphs for TensorRT",
+    "loop": "a loop over the tokens, everywhere",
+    "chunked": "chunks of tokens side by side, everywhere",
+}
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 

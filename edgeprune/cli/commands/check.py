@@ -7,7 +7,15 @@ from typing import Any, get_args
 import click
 
 from edgeprune.cli.errors import ExitCode
-from edgeprune.cli.options import json_option, make_options, option, run_options, shape_options, target_option
+from edgeprune.cli.options import (
+    json_option,
+    make_options,
+    option,
+    run_options,
+    scan_option,
+    shape_options,
+    target_option,
+)
 from edgeprune.cli.output import show, show_json
 from edgeprune.cli.progress import progress_for
 from edgeprune.cli.state import general_options, state_of
@@ -25,6 +33,7 @@ from edgeprune.core.plan import Precision
     show_default=True,
     help="Let the runtime fuse attention, or lower it so that none does.",
 )
+@scan_option
 @option("--build/--no-build", default=True, show_default=True, help="Try a real TensorRT-RTX build where that can be.")
 @shape_options
 @run_options
