@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from edgeprune.core.costs import trips
 from edgeprune.core.graph import constant_of, name_of, static_shape
 from edgeprune_targets.findings import Finding, Severity
+from edgeprune_targets.fp32_rules import HELD
 from edgeprune_targets.lowering._rewrite import int_of, only_first_output, text_of
 from edgeprune_targets.operators import numbers_of
 
@@ -171,6 +173,16 @@ def _grid_sample(node: ir.Node, runtime: Runtime) -> Iterator[Finding]:
         yield _found(node, f"{runtime.title} has GridSample for images only", "sample each frame by itself")
 
 
+def _loop(node: ir.Node, runtime: Runtime) -> Iterator[Finding]:
+    steps = trips(node)
+    if steps == 1:
+        return
+    reason = f"{runtime.title} runs a {node.op_type} one step at a time: {steps} times the launches of its body"
+    ours = HELD in node.meta  # a selective scan that was asked to be a loop
+    other = "`edgeprune inspect` says why it is no selective scan, which would run in chunks"
+    yield _found(node, reason, "compile with `--scan chunked`" if ours else other, "warning")
+
+
 def _large_integers(node: ir.Node, runtime: Runtime) -> Iterator[Finding]:
     for value in node.inputs:
         array = (
@@ -197,4 +209,6 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
     "MaxPool": (_max_pool,),
     "InstanceNormalization": (_instance_norm,),
     "GridSample": (_grid_sample,),
+    "Scan": (_loop,),
+    "Loop": (_loop,),
 }

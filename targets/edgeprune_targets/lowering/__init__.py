@@ -25,7 +25,7 @@ from edgeprune_targets.lowering.layer_norm import decompose_layer_norm
 from edgeprune_targets.lowering.opset import to_common_opset
 from edgeprune_targets.lowering.query_scale import scale_queries
 from edgeprune_targets.lowering.rms_norm import decompose_rms_norm
-from edgeprune_targets.lowering.scans import Form, lower_scans
+from edgeprune_targets.lowering.scans import lower_scans
 from edgeprune_targets.lowering.scatter import decompose_scatter
 from edgeprune_targets.lowering.swish import decompose_swish
 from edgeprune_targets.lowering.topk_floats import sort_as_floats
@@ -35,7 +35,8 @@ from edgeprune_targets.precision import name_nodes, to_fp16
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeprune.core.plan import Precision
+    from edgeprune.core.plan import Precision, ScanForm
+    from edgeprune_targets.lowering.scans import Form
     from edgeprune_targets.profiles import Target
     from edgeprune_targets.runtimes import Runtime
 
@@ -79,7 +80,7 @@ def lower(
     precision: Precision,
     *,
     fused_attention: bool = True,
-    scan: Form = "chunked",
+    scan: ScanForm = "auto",
 ) -> Lowered:
     """Write a canonical graph as a runtime takes it. The same graph gives the same bytes.
 
@@ -89,7 +90,7 @@ def lower(
         target: the device, for what its architecture lacks.
         precision: of the engine's matrix products.
         fused_attention: False for a graph in which no runtime fuses attention, with the same numbers.
-        scan: form of selective scans; every runtime here runs a loop one token at a time.
+        scan: form of selective scans; in chunks unless a loop is asked for, which TensorRT runs one token at a time.
 
     Raises:
         TargetError: if the graph cannot be typed in `precision`.
@@ -98,7 +99,8 @@ def lower(
 
     copy = model.clone()
     name_nodes(copy)
-    rewrites: dict[str, Callable[[ir.Model], int]] = {f"scan-{scan}": lambda graph: lower_scans(graph, scan)}
+    form: Form = "loop" if scan == "loop" else "chunked"
+    rewrites: dict[str, Callable[[ir.Model], int]] = {f"scan-{form}": lambda graph: lower_scans(graph, form)}
     rewrites |= _REWRITES
     if not runtime.layer_norm:
         rewrites["layer-norm"] = decompose_layer_norm

@@ -20,6 +20,8 @@ from edgeprune_targets.lowering.scan_loop import write_loop
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from edgeprune.core.plan import ScanForm
+
 Form: TypeAlias = Literal["loop", "chunked"]
 
 _ONE_CHUNK = 16  # tokens up to which a chunk of their own is no longer than the chunks of a few hundred
@@ -114,10 +116,13 @@ def default_chunk(tokens: int) -> int:
     return next(even, root)
 
 
-def standard_scans(model: ir.Model) -> ir.Model:
-    """A copy in the form that ONNX Runtime runs best; the model itself where it has no selective scan."""
+def standard_scans(model: ir.Model, asked: ScanForm = "auto") -> ir.Model:
+    """A copy in standard operators for ONNX Runtime; the model itself where it has no selective scan.
+
+    A loop unless chunks are asked for: on a processor it is the faster one, as it writes no states to memory.
+    """
     if not selective_scans(model.graph):
         return model
     copy = model.clone()
-    lower_scans(copy, "loop")
+    lower_scans(copy, "chunked" if asked == "chunked" else "loop")
     return copy
