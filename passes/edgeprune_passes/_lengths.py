@@ -23,8 +23,16 @@ def lengthened(site: Site, tape: Tape, index: ir.Value, merge: Merge) -> Merge:
 
     Source: ToFu's MLERP, arXiv 2312.01026, with the mean length in place of the largest.
     """
-    length = tape.reduce("ReduceL2", site.stream, 2, keepdims=True)
+    length = lengths(tape, site.stream)
     wanted = mean_rows(tape, length, gather_rows(tape, length, index), merge)
     mean = mean_rows(tape, site.stream, gather_rows(tape, site.stream, index, name="kept"), merge, name="mean")
-    found = tape.op("Max", tape.reduce("ReduceL2", mean, 2, keepdims=True), tape.scalar(_LEAST))
+    found = tape.op("Max", lengths(tape, mean), tape.scalar(_LEAST))
     return replace(merge, scale=tape.op("Div", wanted, found, name="scale"))
+
+
+def lengths(tape: Tape, value: ir.Value) -> ir.Value:
+    """Lengths of the rows of [B, N, D], the last axis kept as one.
+
+    ONNX Runtime's ReduceL2 takes more than twice as long on a processor: 51 us against 20 for [1, 256, 384].
+    """
+    return tape.op("Sqrt", tape.reduce("ReduceSum", tape.op("Mul", value, value), 2, keepdims=True))

@@ -114,7 +114,7 @@ def ward_merge(
 ) -> Choice:
     """Each token may go into any that weighs more; those go that lose least by Ward's criterion, down to their root."""
     B, T, _ = x.shape
-    streams, keys = unit(x), unit(k.transpose(0, 2, 1, 3).reshape(B, T, -1))
+    keys = unit(k.transpose(0, 2, 1, 3).reshape(B, T, -1))
     index, matrices, sizes = [], [], []
     for b in range(B):
         weight = np.ones(T)
@@ -125,8 +125,7 @@ def ward_merge(
             costs = {}
             for j in range(prefix, T):
                 if weight[j] > weight[i] or (weight[j] == weight[i] and j < i):
-                    alike = (streams[b, i] @ streams[b, j] + keys[b, i] @ keys[b, j]) / 2
-                    costs[j] = (1 - alike) * weight[i] * weight[j] / (weight[i] + weight[j])
+                    costs[j] = (1 - keys[b, i] @ keys[b, j]) * weight[i] * weight[j] / (weight[i] + weight[j])
             if costs:
                 partner[i] = min(costs, key=lambda j: costs[j])
                 loss[i] = costs[partner[i]]
@@ -138,7 +137,7 @@ def ward_merge(
                 root = partner[root]
             groups[root].append(i)
         index.append(sorted(groups))
-        matrices.append(_weighted(groups, weight, T))
+        matrices.append(_weighted(groups, size[b], T))
         sizes.append([size[b, groups[i]].sum() for i in sorted(groups)])
     return Choice(np.array(index), np.stack(matrices), np.array(sizes))
 

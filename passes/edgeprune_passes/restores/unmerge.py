@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from edgeprune_passes._rows import gather_rows, row_of
-from edgeprune_passes.restores._done import position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ class Unmerge:
     """y_i is the row of the token that i went into, through all cuts.
 
     Refuses: cuts that drop tokens.
-    Cost: one Gather of T rows for all cuts, and a comparison of indices for each.
+    Cost: one Gather of T rows for all cuts, and a TopK of T indices for each.
     Source: ToMe for diffusion, arXiv 2303.17604, section 4.1.
     """
 
@@ -45,10 +46,13 @@ class Unmerge:
 
 def _assignment(tape: Tape, done: Done) -> ir.Value:
     """For each old token the new one that holds it, int64 [B, T]."""
-    where, _ = position(tape, done.selection.index, done.tokens)
-    merge = done.selection.merge
-    if merge is None:
-        return where
-    place, merged = position(tape, merge.source, done.tokens)
-    into = tape.op("GatherElements", row_of(tape, done.selection.index, merge.into), place, axis=1)
-    return tape.op("Where", merged, into, where)
+    index, merge = done.selection.index, done.selection.merge
+    batch, kept = tape.shape(index)
+    where = tape.constant(np.tile(np.arange(kept, dtype=np.int64), (batch, 1)))
+    if merge is not None:
+        where = tape.op("Concat", where, row_of(tape, index, merge.into), axis=1)
+        index = tape.op("Concat", index, merge.source, axis=1)
+    # Kept and merged tokens together are all: sorting them by their places inverts the order that they stand in.
+    every = tape.ints([done.tokens])
+    order = tape.ops("TopK", index, every, outputs=2, axis=-1, largest=0, sorted=1, name="order")[1]
+    return tape.op("GatherElements", where, order, axis=1)
