@@ -102,7 +102,7 @@ width_options = together(
 
 scan_option = option(
     "--scan", type=click.Choice(("auto", "loop", "chunked")), default=DEFAULTS.scan, show_default=True,
-    help="Form of selective scans; auto is a loop in model.onnx, and chunks for TensorRT, which runs loops step by step.",
+    help="Form of selective scans; auto: a loop in model.onnx, chunks for TensorRT, which runs loops step by step.",
 )  # fmt: skip
 
 decision_options = together(
