@@ -13,6 +13,7 @@ from edgeprune._delivering import Delivery
 from edgeprune._latency_budget import decide_latency, modelled_latency
 from edgeprune._leaving import warnings_of
 from edgeprune._loading import pruned_facts
+from edgeprune._lowering_proof import noise_for
 from edgeprune._measuring import cpu_latency
 from edgeprune._modelling import modelled
 from edgeprune._proving import check_limits, drift_of, exactness, is_identity
@@ -20,10 +21,11 @@ from edgeprune._structuring import Structure
 from edgeprune._width_proof import prove_widths
 from edgeprune._width_rows import rows_of
 from edgeprune.core.costs import count_macs
-from edgeprune.core.errors import PlanError
+from edgeprune.core.errors import ModelError, PlanError
 from edgeprune.core.plan import plan_to_json
 from edgeprune.core.recognition import recognize
 from edgeprune.core.results import Validation
+from edgeprune.core.scans import selective_scans
 from edgeprune.core.widths.arrays import FILE as WIDTHS
 from edgeprune.core.widths.arrays import arrays_to_bytes
 from edgeprune.report import Budget as ReportedBudget
@@ -32,6 +34,7 @@ from edgeprune.report.judging import sure_gain
 from edgeprune_calibration.data import TensorSpec, open_dataset
 from edgeprune_calibration.padding import find_padding, tokens_seen, warnings_on
 from edgeprune_calibration.preprocess import load_preprocess
+from edgeprune_calibration.raising import prove_raised
 from edgeprune_calibration.reference import OnnxReference, TorchReference, record
 from edgeprune_passes.apply import finish
 from edgeprune_passes.registry import make_pass
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     from edgeprune._pricing import ModelledLatency
     from edgeprune.core.plan import Plan
     from edgeprune.core.progress import Progress
-    from edgeprune.core.results import Latency
+    from edgeprune.core.results import Exactness, Latency
     from edgeprune.core.widths.arrays import Arrays
     from edgeprune.options import Options
     from edgeprune_calibration.data import Dataset
@@ -206,7 +209,8 @@ class Job:
         made = decision.plan
         with self.progress.stage("rewrite"):
             pruned = self.bench.build(made)
-        validation = self.validate(pruned, made, self.parts()[1])
+        scans = self._raised()
+        validation = replace(self.validate(pruned, made, self.parts()[1]), scans=scans)
         check_limits(validation, self.options.max_drift)
         finish(pruned, plan_to_json(made))
         latency = self._latency(pruned, made)
@@ -232,6 +236,21 @@ class Job:
             command=self.options.command,
         )
         return report, pruned
+
+    def _raised(self) -> Exactness | None:
+        """That raised scans compute what the source does: all that follows stands on the graph that has them."""
+        loaded, threads = self.loaded, self.options.threads
+        if not selective_scans(loaded.dense.graph):
+            return None
+        scoring = self.parts()[1]
+        feed = next(iter(scoring.feeds(batch=self.batch)))[1] if scoring else noise_for(loaded.dense, self.options.seed)
+        method = f"the source on {'data' if scoring else 'noise'}"
+        with self.progress.stage("prove raised scans"):
+            try:
+                return prove_raised(loaded.source.model, loaded.dense, feed, method=method, threads=threads)
+            except ModelError as error:
+                self.warnings.append(f"what the scans were raised to is not proved: {error.message}")
+                return None
 
     def _budget(self, budget: Budget | None, made: Plan, pruned: ir.Model) -> ReportedBudget:
         return ReportedBudget(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,9 +98,12 @@ def opened(model: str | Path, options: Options) -> Iterator[Loaded]:
 
 def _canonical(name: str, source: Source, options: Options, warnings: tuple[str, ...] = ()) -> Loaded:
     dense = source.model.clone()
-    Canonicalize(inputs=options.inputs, batch=options.batch).apply(dense)
+    declined = Canonicalize(inputs=options.inputs, batch=options.batch).apply(dense).refusals
     inputs = {str(value.name): static_shape(value) or () for value in dense.graph.inputs}
-    return Loaded(name, source, dense, recognize(dense), inputs, warnings)
+    found = recognize(dense)
+    # What was declined on the way to the canonical form is why nothing, or not all, was recognised in it.
+    found = replace(found, refusals=(*declined, *found.refusals))
+    return Loaded(name, source, dense, found, inputs, warnings)
 
 
 def require_stream(loaded: Loaded) -> None:

@@ -102,10 +102,14 @@ class WidthReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """All proofs of one compile. None where it was not run (no data, or nothing to prove)."""
+    """All proofs of one compile. None where it was not run (no data, or nothing to prove).
+
+    `scans` is that of selective scans that were raised from what the source spells otherwise.
+    """
 
     reference: str
     samples: int
+    scans: Exactness | None = None
     identity: bool | None = None
     exactness: Exactness | None = None
     widths: Exactness | None = None

@@ -16,6 +16,8 @@ def failed_proofs(
 ) -> tuple[str, ...]:
     """A sentence for each proof that was run and failed; none that was not run."""
     failed = []
+    if validation.scans is not None and not validation.scans.passed:
+        failed.append(f"the raised scans are NOT the source's: {error_words(validation.scans)}")
     if validation.identity is False:
         failed.append("with all tokens kept, the outputs are NOT the dense model's")
     if validation.exactness is not None and not validation.exactness.passed:

@@ -112,6 +112,8 @@ def _sizes(dense: ModelFacts, pruned: ModelFacts) -> list[tuple[str, str | Text]
 
 def _proofs(validation: Validation) -> list[tuple[str, str | Text]]:
     rows: list[tuple[str, str | Text]] = []
+    if validation.scans is not None:
+        rows.append(("raised scans", _exact(validation.scans)))
     if validation.identity is not None:
         rows.append(("identity", _yes(good=validation.identity, yes="bit for bit", no="NOT the dense model's outputs")))
     if validation.exactness is not None:
