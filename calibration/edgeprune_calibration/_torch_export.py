@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 from edgeprune.core.errors import ModelError
 from edgeprune_calibration._imports import describe
 from edgeprune_calibration._torch_modules import TorchModel, plain_outputs
+from edgeprune_calibration._torch_scans import inline_scans, scan_settings, scans_as_operators
 
 Exporter: TypeAlias = Literal["dynamo", "torchscript"]
 EXPORTERS: tuple[Exporter, ...] = ("dynamo", "torchscript")
@@ -58,8 +59,13 @@ def run_exporter(
     if dynamic_batch:
         settings |= _dynamic(model, outputs, exporter, flat=module is not model.module)
     try:
-        with _quiet(), torch.no_grad():
-            torch.onnx.export(module, examples, str(path), **settings)
+        with _quiet(), torch.no_grad(), scans_as_operators(model) as scans:
+            if not scans:
+                torch.onnx.export(module, examples, str(path), **settings)
+            else:
+                with scan_settings(exporter, opset) as more:
+                    torch.onnx.export(module, examples, str(path), **settings, **more)
+                inline_scans(path)
     except Exception as exc:  # the exporters raise whatever their many stages raise
         reason = _reason(exc)
         msg = f"the {exporter} exporter fails on `{model.source}`: {reason}"
