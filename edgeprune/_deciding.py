@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgeprune._bench import RESTORING_CUTS
-from edgeprune._pacing import paced
+from edgeprune._pacing import gentle, paced
 from edgeprune._pairing import STRATEGIES, best_pair, chooses, first_mode
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
@@ -85,7 +84,7 @@ def decide(
         PlanError: if no strategy can meet the budget.
     """
     asked = bench.options.strategy
-    bench = replace(bench, most_cuts=RESTORING_CUTS) if bench.restores else bench
+    bench = gentle(bench, budget)
     if budget.share == 1.0:
         return Decision(bench.plan(StrategySpec(name="keep-all"), (bench.patches,) * len(bench.cost.blocks)))
     if asked != AUTO:
