@@ -19,10 +19,8 @@ token (float[{b},{d},{n}] h, float[{b},{d}] step, float[{b},{d}] x, float[{b},{n
     float[{d},{n}] A) => (float[{b},{d},{n}] state, float[{b},{d}] y)
 <float[{b},{d},1] steps, float[{b},{d},{n}] exponent, float[{b},{d},{n}] decay, float[{b},{d},{n}] kept,
     float[{b},{d},1] inputs, float[{b},1,{n}] rows, float[{b},{d},{n}] added, float[{b},{n},1] columns,
-    float[{b},{d},1] read, int64[1] last, int64[1] row>
+    float[{b},{d},1] read, int64[1] last = {{2}}, int64[1] row = {{1}}>
 {{
-    last = Constant <value_ints = [2]> ()
-    row = Constant <value_ints = [1]> ()
     steps = Unsqueeze (step, last)
     exponent = Mul (steps, A)
     decay = Exp (exponent)
