@@ -34,6 +34,14 @@ the other end for the backward direction. After the cut, in every later block:
 of the deltas that all tokens have there; the removed ones let the state decay and add nothing to it. Convolution and
 projections still see all tokens. What multiplies B_t u_t is delta_t in every mode.
 
+Stand-ins. Behind a cut the convolution meets false neighbours, and the scan misses what removed tokens would have put
+in. The stand-in r(p) of a place p of the uncut sequence is the token there if it was kept, else the kept token that
+p's was merged into (or would have been). With x' [B,L,D] = x_(r(1)), ..., x_(r(L)) in the order of the direction:
+
+    none          u = SiLU(conv(x)) over the kept tokens, one behind the other
+    convolution   u = SiLU(conv(x')), then at the kept places only
+    scan          u = SiLU(conv(x')); projections and scan over all places, the result at the kept ones
+
 Merging. A removed token goes into the kept patch token whose stream is most similar to its own by cosine, on either
 side of the class token; the kept token's stream becomes the mean of its group, each weighted by its size.
 """
@@ -50,6 +58,7 @@ from torch.nn import functional
 
 Alignment = Literal["none", "gap", "bias"]
 Score = Literal["ssm-output", "ssm-delta"]
+StandIns = Literal["none", "convolution", "scan"]
 # stream, sizes, kept tokens, class token -> merged stream and sizes
 Merging = Callable[[Tensor, Tensor, Tensor, "int | None"], tuple[Tensor, Tensor]]
 
@@ -108,13 +117,39 @@ class Operands:
 
 def scan(o: Operands) -> Tensor:
     """The recurrence, a step at a time: y [B,L,D]."""
-    state = o.u.new_zeros(*o.u[:, 0].shape, o.A.shape[1])
+    A, added = o.A.t(), o.delta * o.u
+    state = o.u.new_zeros(len(o.u), *A.shape)
     outputs = []
     for t in range(o.u.shape[1]):
-        decay = torch.exp(o.step[:, t, :, None] * o.A)
-        state = decay * state + (o.delta * o.u)[:, t, :, None] * o.B[:, t, None]
-        outputs.append((state * o.C[:, t, None]).sum(-1))
+        state = torch.exp(o.step[:, t, None] * A) * state + o.B[:, t, :, None] * added[:, t, None]
+        outputs.append((o.C[:, t, :, None] * state).sum(1))
     return torch.stack(outputs, 1) + o.D * o.u
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Where the tokens that are left stand, in the order of a direction.
+
+    Shapes: place [B,K], each one's in the uncut sequence, ascending; stands [B,L], the one that stands at each place.
+    """
+
+    place: Tensor
+    stands: Tensor
+
+    @classmethod
+    def whole(cls, batch: int, tokens: int) -> Line:
+        """Every token at its place."""
+        every = torch.arange(tokens).expand(batch, tokens)
+        return cls(place=every, stands=every)
+
+    def flipped(self) -> Line:
+        """The same from the other end."""
+        last, kept = self.stands.shape[1] - 1, self.place.shape[1] - 1
+        return Line(place=last - self.place.flip(1), stands=kept - self.stands.flip(1))
+
+    def cut(self, kept: Tensor, into: Tensor) -> Line:
+        """After a cut that keeps [B,K'] of the tokens and lets kept token into[B,K] stand for each."""
+        return Line(place=self.place.gather(1, kept), stands=into.gather(1, self.stands))
 
 
 class VimReference:
@@ -123,6 +158,7 @@ class VimReference:
     Args:
         weights: by the names of `vim.Vim`.
         alignment: of the decay in the blocks behind a cut.
+        stand_ins: what of those blocks still sees the uncut sequence.
         halved: the two directions are averaged rather than added.
         place: index of the class token among all tokens; 'middle', or None where the head takes the mean.
     """
@@ -132,10 +168,11 @@ class VimReference:
         weights: Mapping[str, Tensor],
         *,
         alignment: Alignment = "none",
+        stand_ins: StandIns = "none",
         halved: bool = False,
         place: int | Literal["middle"] | None = "middle",
     ) -> None:
-        self.w, self.alignment, self.halved = weights, alignment, halved
+        self.w, self.alignment, self.halved, self.stand_ins = weights, alignment, halved, stand_ins
         self.depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
         tokens = weights["positions"].shape[1]
         self.place = (tokens - 1) // 2 if place == "middle" else place
@@ -143,29 +180,26 @@ class VimReference:
     def __call__(self, image: Tensor, cuts: Sequence[Cut] = ()) -> Tensor:
         """Logits [B,classes]."""
         stream, middle = self._embed(image), self.place
-        place = torch.arange(stream.shape[1]).expand(stream.shape[:2])
+        line = Line.whole(*stream.shape[:2])
         size = torch.ones(stream.shape[:2], dtype=stream.dtype)
         by_block = {cut.block: cut for cut in cuts}
+        assert self.stand_ins != "scan" or not any(cut.exact for cut in cuts), "either all places are scanned or not"
         for block in range(self.depth):
-            cut = by_block.get(block)
-            before = stream
-            stream, seen = self._block(before, place, block, middle)
+            cut, before = by_block.get(block), stream
+            stream, seen = self._block(before, line, block, middle)
             if cut is None:
                 continue
             index = cut.select(seen)
             source = before if cut.exact else stream
-            if cut.exact:
-                stream, _ = self._block(before, place, block, middle, index)
-            else:
-                stream = _take(stream, index)
+            into = look_alikes(source, index, middle)
+            stream = self._block(before, line, block, middle, index)[0] if cut.exact else _take(stream, index)
             if cut.merge:
-                merging = merged_into if cut.merge is True else cut.merge
-                merged, size = merging(source, size, index, middle)
+                merged, size = merged_into(source, size, index, into)
                 stream = stream + merged - _take(source, index) if cut.exact else merged
             else:
                 size = size.gather(1, index)
             middle = None if middle is None else int((index[0] < middle).sum())
-            place = place.gather(1, index)
+            line = line.cut(index, into)
         stream = self._norm(stream, "norm")
         pooled = stream.mean(1) if middle is None else stream[:, middle]
         return functional.linear(pooled, self.w["head.weight"], self.w["head.bias"])
@@ -182,28 +216,34 @@ class VimReference:
         return x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * self.w[f"{name}.weight"]
 
     def _block(
-        self, stream: Tensor, place: Tensor, block: int, middle: int | None, kept: Tensor | None = None
+        self, stream: Tensor, line: Line, block: int, middle: int | None, kept: Tensor | None = None
     ) -> tuple[Tensor, Seen]:
         """The stream behind a block; of the tokens `kept` only, if given, with their scan over them alone."""
         name = f"blocks.{block}"
         x, z = functional.linear(self._norm(stream, f"{name}.norm"), self.w[f"{name}.in_proj.weight"]).chunk(2, -1)
-        ahead = self._direction(x, place, f"{name}.forwards")
-        back = self._direction(x.flip(1), (-place).flip(1), f"{name}.backwards")
-        delta = ahead.delta + back.delta.flip(1)
+        ahead = self._direction(x, line, f"{name}.forwards")
+        back = self._direction(x.flip(1), line.flipped(), f"{name}.backwards")
+        delta = self._kept(ahead.delta, line) + self._kept(back.delta, line.flipped()).flip(1)
         if kept is not None:
             ahead = _exact(ahead, kept)
             back = _exact(back, stream.shape[1] - 1 - kept.flip(1))
             z, stream = _take(z, kept), _take(stream, kept)
-        output = scan(ahead) + scan(back).flip(1)
+        output = self._kept(scan(ahead), line) + self._kept(scan(back), line.flipped()).flip(1)
         y = output / 2 if self.halved else output
         after = stream + functional.linear(y * functional.silu(z), self.w[f"{name}.out_proj.weight"])
-        return after, Seen(block=block, stream=after, output=output, delta=delta, place=place, middle=middle)
+        return after, Seen(block=block, stream=after, output=output, delta=delta, place=line.place, middle=middle)
 
-    def _direction(self, x: Tensor, place: Tensor, name: str) -> Operands:
+    def _kept(self, x: Tensor, line: Line) -> Tensor:
+        """Of what runs over all places, the rows at the kept ones."""
+        return _take(x, line.place) if self.stand_ins == "scan" else x
+
+    def _direction(self, x: Tensor, line: Line, name: str) -> Operands:
         kernel = self.w[f"{name}.conv.weight"]
+        x = x if self.stand_ins == "none" else _take(x, line.stands)
         padded = functional.pad(x.transpose(1, 2), (kernel.shape[-1] - 1, 0))
         mixed = functional.conv1d(padded, kernel, self.w[f"{name}.conv.bias"], groups=len(kernel))
         u = functional.silu(mixed.transpose(1, 2))
+        u = _take(u, line.place) if self.stand_ins == "convolution" else u
         A, weight, bias = (
             -self.w[f"{name}.A_log"].exp(),
             self.w[f"{name}.dt_proj.weight"],
@@ -212,7 +252,7 @@ class VimReference:
         sizes = (weight.shape[1], A.shape[1], A.shape[1])
         low, B, C = functional.linear(u, self.w[f"{name}.x_proj.weight"]).split(sizes, -1)
         delta = functional.softplus(functional.linear(low, weight, bias))
-        step = self._aligned(delta, place, functional.softplus(bias))
+        step = delta if self.stand_ins == "scan" else self._aligned(delta, line.place, functional.softplus(bias))
         return Operands(step=step, delta=delta, u=u, A=A, B=B, C=C, D=self.w[f"{name}.D"])
 
     def _aligned(self, delta: Tensor, place: Tensor, idle: Tensor) -> Tensor:
@@ -237,45 +277,20 @@ def _exact(o: Operands, kept: Tensor) -> Operands:
     return Operands(step=step, delta=delta, u=u, A=o.A, B=B, C=C, D=o.D)
 
 
-def merged_into(stream: Tensor, size: Tensor, kept: Tensor, middle: int | None) -> tuple[Tensor, Tensor]:
-    """Kept tokens with the removed ones in them, [B,K+1,D], and their sizes."""
-    B, L, _ = stream.shape
-    stays = torch.zeros(B, L, dtype=torch.bool).scatter(1, kept, value=True)
+def look_alikes(stream: Tensor, kept: Tensor, middle: int | None) -> Tensor:
+    """For each token [B,L] the kept patch token, as an index among the kept, that is most similar; itself if kept."""
     unit = functional.normalize(stream, dim=-1)
     alike = unit @ _take(unit, kept).transpose(1, 2)
     if middle is not None:
         alike = alike.masked_fill((kept == middle)[:, None], -torch.inf)
-    into = functional.one_hot(alike.argmax(-1), kept.shape[1]).to(stream.dtype) * (~stays)[..., None]
-    into = into + functional.one_hot(kept, L).to(stream.dtype).transpose(1, 2)
-    weighted = into * size[..., None]
+    return alike.argmax(-1).scatter(1, kept, torch.arange(kept.shape[1]).expand_as(kept))
+
+
+def merged_into(stream: Tensor, size: Tensor, kept: Tensor, into: Tensor) -> tuple[Tensor, Tensor]:
+    """Kept tokens with the removed ones in them, [B,K+1,D], and their sizes."""
+    weighted = functional.one_hot(into, kept.shape[1]).to(stream.dtype) * size[..., None]
     sizes = weighted.sum(1)
     return weighted.transpose(1, 2) @ stream / sizes[..., None], sizes
-
-
-def merged_runs(stream: Tensor, size: Tensor, kept: Tensor, middle: int | None) -> tuple[Tensor, Tensor]:
-    """Each kept token with all removed ones up to the next kept one in it, and their sizes."""
-    del middle
-    rows, sizes = [], []
-    for tokens, counts, index in zip(stream, size, kept.tolist(), strict=True):
-        ends = [*index[1:], len(tokens)]
-        parts = [slice(start, end) for start, end in zip(index, ends, strict=True)]
-        sizes.append(torch.stack([counts[part].sum() for part in parts]))
-        rows.append(torch.stack([(tokens[part] * counts[part, None]).sum(0) / counts[part].sum() for part in parts]))
-    return torch.stack(rows), torch.stack(sizes)
-
-
-def runs(keep: int) -> Selection:
-    """The selection of `keep` patch tokens that differ most from the one in front of them."""
-
-    def score(seen: Seen) -> Tensor:
-        changes = [(x[:, 1:] - x[:, :-1]).norm(dim=-1) for x in (seen.stream, seen.output)]
-        values = functional.pad(changes[0] * changes[1], (1, 0))
-        values[:, 0] = torch.inf
-        if seen.middle is not None and seen.middle + 1 < values.shape[1]:
-            values[:, seen.middle + 1] = torch.inf
-        return values
-
-    return best(score, keep)
 
 
 def importance(seen: Seen, score: Score) -> Tensor:
