@@ -17,7 +17,7 @@ from edgeprune_passes.scans._edit import let_go
 from edgeprune_passes.scans._tidy import tidy_result
 from edgeprune_passes.scans.causal_conv import trim_convolutions
 from edgeprune_passes.scans.custom_op import expand_scans
-from edgeprune_passes.scans.flips import drop_idle_slices, unify_flips
+from edgeprune_passes.scans.flips import cancel_flips, drop_idle_slices, unify_flips
 from edgeprune_passes.scans.loop_node import roll_loops
 from edgeprune_passes.scans.scan_node import raise_scan
 from edgeprune_passes.scans.softplus import plain_softplus
@@ -46,7 +46,7 @@ class RaiseScans:
         loops = [node for node in model.graph if node.op_type == "Scan" and node.domain == ""]
         refusals = [refusal for node in loops if (refusal := _raised(model, node)) is not None]
         raised = len(loops) - len(refusals)
-        smaller = unify_flips(model) + trim_convolutions(model) + plain_softplus(model)
+        smaller = unify_flips(model) + cancel_flips(model) + trim_convolutions(model) + plain_softplus(model)
         smaller += drop_idle_slices(model) if raised else 0
         if loops or smaller:
             common.RemoveUnusedNodesPass()(model)

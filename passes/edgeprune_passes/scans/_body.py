@@ -29,7 +29,7 @@ class Stacked:
         inner: of one token.
         outer: of all tokens.
         axis: where the tokens are.
-        flipped: the last token stands first.
+        flipped: the other way about than tokens are read.
     """
 
     inner: ir.Value
@@ -51,6 +51,7 @@ class Body:
         final: the state after the last one, outside; None where nothing could read it.
         stacked: what the loop collects.
         tokens: steps.
+        backwards: the last token is the first step.
     """
 
     node: ir.Node
@@ -61,6 +62,7 @@ class Body:
     final: ir.Value | None
     stacked: tuple[Stacked, ...]
     tokens: int
+    backwards: bool
 
 
 def raise_body(model: ir.Model, body: Body, tape: Tape, bulk: Mapping[ir.Value, ir.Value]) -> ir.Node:
@@ -96,6 +98,7 @@ def raise_body(model: ir.Model, body: Body, tape: Tape, bulk: Mapping[ir.Value, 
         states=tuple(named),
         shape=shape,
         tokens=body.tokens,
+        backwards=body.backwards,
         at=body.node,
     )
     node = refine(model, found)
@@ -126,12 +129,9 @@ def _lifted(lifter: Lifter, tape: Tape, stacked: Stacked, states: ir.Value) -> i
         if stacked.flipped:
             raise DeclinedError(outer, "the states are collected backwards")
         return None
-    rank = len(tape.shape(value))
-    if stacked.flipped:
-        value = flipped(tape, value, 0)
-    if stacked.axis == 0:
-        return tape.op("Identity", value)
-    return tape.op("Transpose", value, perm=_moved(tuple(range(rank)), stacked.axis))
+    order = _moved(tuple(range(len(tape.shape(value)))), stacked.axis)
+    placed = tape.op("Transpose", value, perm=order) if order[0] else tape.op("Identity", value)
+    return flipped(tape, placed, order.index(0)) if stacked.flipped else placed
 
 
 def _moved(order: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _END = (1 << 31) - 1
+_NEAR = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,20 @@ class Read:
     def is_beside(self, other: Read) -> bool:
         """Whether two read the same sequence in the same way."""
         return (self.source, self.axis, self.keeps) == (other.source, other.axis, other.keeps)
+
+
+def reads_token(*values: ir.Value) -> bool:
+    """Whether what computes the values reads one token somewhere near: gates in a row in any network do not."""
+    stack, seen = list(values), set(values)
+    while stack and len(seen) < _NEAR:
+        value = stack.pop()
+        if read_of(value) is not None:
+            return True
+        node = value.producer()
+        above = [] if node is None else [v for v in node.inputs if v is not None and v not in seen]
+        seen.update(above)
+        stack += above
+    return False
 
 
 def read_of(value: ir.Value) -> Read | None:

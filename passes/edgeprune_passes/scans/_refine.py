@@ -18,6 +18,7 @@ from edgeprune_passes.scans._arrange import arranged, filled, laid_out, multipli
 from edgeprune_passes.scans._declined import DeclinedError
 from edgeprune_passes.scans._edit import replace_value
 from edgeprune_passes.scans._factors import Product, exponent_of, factorised, topmost
+from edgeprune_passes.scans._flips import flipped
 from edgeprune_passes.scans._readout import Readout, find_readout
 from edgeprune_passes.scans._views import View, view
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 TOKENS = "T"
 _AXES = "abcdefgh"
+_MATRIX = 2  # the operand without tokens
+_STILL = "the decay is the same for every token: linear attention, no selective scan"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +43,7 @@ class Recurrence:
         states: h, in the order of axes that each is given with.
         shape: of the state.
         tokens: T.
+        backwards: h_t comes of h_(t+1).
         at: the node that it was raised from.
     """
 
@@ -48,6 +52,7 @@ class Recurrence:
     states: tuple[tuple[ir.Value, tuple[int, ...]], ...]
     shape: tuple[int, ...]
     tokens: int
+    backwards: bool
     at: ir.Node
 
 
@@ -73,14 +78,23 @@ def refine(model: ir.Model, found: Recurrence) -> ir.Node:
     readout = find_readout(states, sizes)
     if found.decay is None:
         raise DeclinedError(found.at, "the state does not decay: linear attention, no selective scan")
-    exponent = exponent_of(_seen(found.decay, axes, sizes, found.at), sizes)
+    seen = _seen(found.decay, axes, sizes, found.at)
+    if TOKENS not in seen.letters:
+        raise DeclinedError(found.at, _STILL)
+    exponent = exponent_of(seen, sizes)
     if exponent is None:
-        made = found.decay.producer()
-        raise DeclinedError(made or found.at, "the decay is no exponential of a step times a constant")
+        made = topmost(seen, sizes).value.producer()
+        raise DeclinedError(made or found.at, _no_exponential(made))
     decay = factorised(exponent, (TOKENS, readout.letter), sizes)
     roles = _roles(found, readout, decay, sizes)
     added = factorised(_seen(found.added, axes, sizes, found.at), (roles.channel, roles.state), sizes)
     return _written(model, found, readout, (decay, added), roles, sizes)
+
+
+def _no_exponential(made: ir.Node | None) -> str:
+    if made is not None and made.op_type in {"Gather", "GatherND", "Slice", "Concat"}:
+        return "tokens are picked or joined between the exponential of the decay and the recurrence"
+    return "the decay is no exponential of a step times a constant"
 
 
 def _seen(value: ir.Value, axes: Sequence[tuple[str, ...]], sizes: Mapping[str, int], at: ir.Node) -> View:
@@ -96,7 +110,7 @@ def _roles(found: Recurrence, readout: Readout, decay: Product, sizes: Mapping[s
     moving = decay.spanning(TOKENS)
     still = [factor for factor in decay.factors if factor not in moving]
     if not moving:
-        raise DeclinedError(found.at, "the decay is the same for every token: linear attention, no selective scan")
+        raise DeclinedError(found.at, _STILL)
     if any(state in factor.letters for factor in moving):
         raise DeclinedError(found.at, "the step differs among the states of a channel")
     if not any(state in factor.letters for factor in still):
@@ -141,28 +155,17 @@ def _written(
     inputs = multiplied(tape, [f for f in added.factors if f not in rows], added.scale, channels, sizes)
     gates = multiplied(tape, rows, 1.0, states, sizes)
     one = tape.scalar(1.0)
-    operands = (
+    operands = [
         filled(tape, step or one, channels, sizes),
-        filled(tape, fixed or one, matrix, sizes),
         filled(tape, inputs or one, channels, sizes),
+        filled(tape, fixed or one, matrix, sizes),
         filled(tape, gates or one, states, sizes),
         filled(tape, arranged(tape, topmost(readout.columns, sizes), states, sizes), states, sizes),
-    )
-    return _placed(model, tape, operands, readout, channels, sizes)
-
-
-def _placed(
-    model: ir.Model,
-    tape: Tape,
-    operands: tuple[ir.Value, ...],
-    readout: Readout,
-    channels: str,
-    sizes: dict[str, int],
-) -> ir.Node:
-    step, fixed, inputs, gates, columns = operands
-    target = readout.result.value.producer()
-    assert target is not None
-    node = selective_scan((step, inputs, fixed, gates, columns), name=fresh_name(model, f"{tape.prefix}/y"))
+    ]
+    if found.backwards:
+        operands = [value if i == _MATRIX else flipped(tape, value, 1) for i, value in enumerate(operands)]
+    node = selective_scan(operands, name=fresh_name(model, f"{tape.prefix}/y"))
     model.graph.insert_before(target, node)
-    replace_value(readout.result.value, laid_out(tape, node.outputs[0], channels, readout.result.axes, sizes))
+    result = flipped(tape, node.outputs[0], 1) if found.backwards else node.outputs[0]
+    replace_value(readout.result.value, laid_out(tape, result, channels, readout.result.axes, sizes))
     return node

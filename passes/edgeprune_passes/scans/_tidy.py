@@ -22,14 +22,17 @@ def tidy_result(model: ir.Model, node: ir.Node) -> None:
     if shape is None:
         return
     sizes = dict(zip(_ORDER, shape, strict=True))
-    seen = View(node.outputs[0], tuple((letter,) for letter in _ORDER))
+    users = list(consumers(node.outputs[0]))
+    # Of a scan from the last token on, the result is turned about first.
+    start = users[0].outputs[0] if len(users) == 1 and users[0].op_type == "Slice" else node.outputs[0]
+    seen = View(start, tuple((letter,) for letter in _ORDER))
     end, count = _end(seen, sizes)
     if count < 2:
         return
     after = end.value.producer()
     assert after is not None
     tape = Tape(model, before=after, prefix=fresh_name(model, f"{PREFIX}scan"))
-    replace_value(end.value, laid_out(tape, node.outputs[0], _ORDER, end.axes, sizes))
+    replace_value(end.value, laid_out(tape, start, _ORDER, end.axes, sizes))
 
 
 def _end(seen: View, sizes: dict[str, int]) -> tuple[View, int]:

@@ -31,6 +31,30 @@ def unify_flips(model: ir.Model) -> int:
     return changes
 
 
+def cancel_flips(model: ir.Model) -> int:
+    """Take away two flips of the same axis in a row; how many."""
+    changes = 0
+    for node in model.graph:
+        before = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+        axis = _flip(node)
+        if before is None or axis is None or _flip(before) != axis or before.inputs[0] is None:
+            continue
+        source = before.inputs[0]
+        if not node.outputs[0].is_graph_output() or (source.producer() is not None and not source.is_graph_output()):
+            replace_value(node.outputs[0], source)
+            changes += 1
+    return changes
+
+
+def _flip(node: ir.Node | None) -> int | None:
+    """The axis that a Slice reads backwards."""
+    shape = static_shape(node.inputs[0]) if node is not None and node.op_type == "Slice" and node.inputs[0] else None
+    entries = slice_entries(node, shape) if node is not None and shape is not None else None
+    if shape is None or entries is None or len(entries) != 1 or not entries[0].is_flip(shape[entries[0].axis]):
+        return None
+    return entries[0].axis
+
+
 def drop_idle_slices(model: ir.Model) -> int:
     """Take away Slices that take everything; how many."""
     idle = [node for node in model.graph if takes_all(node) and not node.outputs[0].is_graph_output()]
@@ -50,7 +74,7 @@ def _flipped_axis(node: ir.Node) -> int | None:
         return _of_gather(node, shape)
     if node.op_type == "ReverseSequence":
         return _of_reverse_sequence(node, shape)
-    return _of_slice(node, shape) if node.op_type == "Slice" else None
+    return _of_slice(node) if node.op_type == "Slice" else None
 
 
 def _of_gather(node: ir.Node, shape: tuple[int, ...]) -> int | None:
@@ -67,10 +91,7 @@ def _of_reverse_sequence(node: ir.Node, shape: tuple[int, ...]) -> int | None:
     return axis if lengths is not None and (lengths == shape[axis]).all() else None
 
 
-def _of_slice(node: ir.Node, shape: tuple[int, ...]) -> int | None:
-    entries = slice_entries(node, shape)
-    if entries is None or len(entries) != 1 or not entries[0].is_flip(shape[entries[0].axis]):
-        return None
+def _of_slice(node: ir.Node) -> int | None:
     said = [constant_of(value) for value in node.inputs[1:3]]
-    plain = [int(array.reshape(())) for array in said if array is not None] == [-1, BEFORE_FIRST]
-    return None if plain else entries[0].axis
+    plain = [array.reshape(-1).tolist() for array in said if array is not None] == [[-1], [BEFORE_FIRST]]
+    return None if plain else _flip(node)

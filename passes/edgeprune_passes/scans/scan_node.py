@@ -30,27 +30,36 @@ def raise_scan(model: ir.Model, node: ir.Node) -> ir.Node:
     tape = new_tape(model, node)
     sources = [value for value in node.inputs[1:] if value is not None]
     bulk, tokens = _bulk(tape, node, body, sources)
-    axes, backwards = _ints(node, "scan_output_axes"), _ints(node, "scan_output_directions")
+    directions = _ints(node, "scan_input_directions")
+    backwards = bool(directions) and all(directions)
+    axes = _ints(node, "scan_output_axes") or [0] * len(body.outputs)
+    behind = _ints(node, "scan_output_directions") or [0] * len(body.outputs)
     stacked = tuple(
-        Stacked(above_identity(inner), outer, axis, bool(back))
-        for inner, outer, axis, back in zip(
-            body.outputs[1:],
-            node.outputs[1:],
-            axes or [0] * len(body.outputs),
-            backwards or [0] * len(body.outputs),
-            strict=False,
-        )
+        Stacked(above_identity(inner), outer, axis, flipped=bool(back) != backwards)
+        for inner, outer, axis, back in zip(body.outputs[1:], node.outputs[1:], axes, behind, strict=False)
     )
     initial = node.inputs[0]
     assert initial is not None
-    found = Body(node, body, body.inputs[0], body.outputs[0], initial, node.outputs[0], stacked, tokens)
+    found = Body(
+        node=node,
+        graph=body,
+        before=body.inputs[0],
+        after=body.outputs[0],
+        initial=initial,
+        final=node.outputs[0],
+        stacked=stacked,
+        tokens=tokens,
+        backwards=backwards,
+    )
     return raise_body(model, found, tape, bulk)
 
 
 def _bulk(tape: Tape, node: ir.Node, body: ir.Graph, sources: list[ir.Value]) -> tuple[dict[ir.Value, ir.Value], int]:
-    # What each scan input of the body is for all tokens, tokens in front and forwards.
+    # What each scan input of the body is for all tokens, tokens in front, and in their order. Where all are read from
+    # the last token on, they stay as they are: what the scan is raised to is told.
     axes = _ints(node, "scan_input_axes") or [0] * len(sources)
     backwards = _ints(node, "scan_input_directions") or [0] * len(sources)
+    backwards = [0] * len(sources) if all(backwards) else backwards
     bulk: dict[ir.Value, ir.Value] = {}
     tokens = 0
     for inner, source, axis, back in zip(body.inputs[1:], sources, axes, backwards, strict=True):

@@ -18,6 +18,7 @@ from edgeprune_passes.scans._chains import Link, find_chains, links, origin
 from edgeprune_passes.scans._collect import Collected, find_collected
 from edgeprune_passes.scans._declined import DeclinedError
 from edgeprune_passes.scans._edit import replace_value
+from edgeprune_passes.scans._reads import reads_token
 from edgeprune_passes.scans._steps import Roller
 from edgeprune_passes.scans._window import windowed
 
@@ -50,7 +51,7 @@ def roll_up(model: ir.Model) -> tuple[int, list[Refusal]]:
     """Rewrite every unrolled recurrence; how many, and why others were left."""
     refusals: list[Refusal] = []
     rolled = 0
-    for chain in find_chains(iter(model.graph)):
+    for chain in [chain for chain in find_chains(iter(model.graph)) if reads_token(chain[0].decay, chain[0].added)]:
         declined = _rolled(model, chain)
         rolled += declined is None
         refusals += [declined] if declined is not None else []
