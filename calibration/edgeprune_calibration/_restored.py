@@ -103,7 +103,7 @@ def stream_rows(value: Array, batch: int, tokens: int) -> Array:
 
 
 def expected(
-    tap: Tap, streams: Sequence[Array], y: Array, after: Sequence[Survivors], prefix: int, found: Array
+    tap: Tap, streams: Sequence[Array], y: Array, after: Sequence[Survivors], prefix: range, found: Array
 ) -> Array:
     """The whole stream [B,T,D] that a tap must hold.
 
@@ -112,7 +112,7 @@ def expected(
         streams: [B,T,D] in front of each cut.
         y: [B,T,D], the tapped stream of the masked dense graph.
         after: the survivors after each cut.
-        prefix: prefix tokens.
+        prefix: where the prefix tokens stand.
         found: [B,T,D] of the pruned graph.
     """
     batch, tokens, _ = y.shape
@@ -140,14 +140,14 @@ def _undone(x: Array, survivors: Survivors, alive: Array, sample: int) -> Undone
     return Undone(x, z, alive, kept, into)
 
 
-def restored(mode: str, y: Array, cuts: Sequence[Undone], prefix: int, found: Array) -> Array:
+def restored(mode: str, y: Array, cuts: Sequence[Undone], prefix: range, found: Array) -> Array:
     """The whole stream [T,D] of one sample from its rows `y` behind the last cut.
 
     Args:
         mode: of the pruned graph.
         y: [T,D], right where the last cut left a token.
         cuts: in their order.
-        prefix: prefix tokens, which come back as they are.
+        prefix: where the prefix tokens stand, which come back as they are.
         found: [T,D] of the pruned graph; settles only which of two equally near tokens is the nearest.
 
     Raises:
@@ -162,20 +162,20 @@ def restored(mode: str, y: Array, cuts: Sequence[Undone], prefix: int, found: Ar
     return y
 
 
-def _last_seen(y: Array, cut: Undone, prefix: int, found: Array) -> Array:
+def _last_seen(y: Array, cut: Undone, prefix: range, found: Array) -> Array:
     del prefix, found
     out = cut.x.astype(np.float64)
     out[cut.kept] = y[cut.kept]
     return out
 
 
-def _unmerge(y: Array, cut: Undone, prefix: int, found: Array) -> Array:
+def _unmerge(y: Array, cut: Undone, prefix: range, found: Array) -> Array:
     del prefix, found
     return np.asarray(y[cut.into])
 
 
-def _nearest(y: Array, cut: Undone, prefix: int, found: Array) -> Array:
-    out, kept = y.copy(), cut.kept[cut.kept >= prefix]
+def _nearest(y: Array, cut: Undone, prefix: range, found: Array) -> Array:
+    out, kept = y.copy(), _patches(cut.kept, prefix)
     for i in np.setdiff1d(cut.alive, cut.kept):
         cosines = _cosines(cut.x[[i]], cut.x[kept])[0]
         near = kept[cosines >= cosines.max() - _TIE]
@@ -183,9 +183,13 @@ def _nearest(y: Array, cut: Undone, prefix: int, found: Array) -> Array:
     return out
 
 
-def _soft(y: Array, cut: Undone, prefix: int, found: Array) -> Array:
+def _patches(positions: Array, prefix: range) -> Array:
+    return positions[~np.isin(positions, prefix)]
+
+
+def _soft(y: Array, cut: Undone, prefix: range, found: Array) -> Array:
     del found
-    patches, kept = cut.alive[cut.alive >= prefix], cut.kept[cut.kept >= prefix]
+    patches, kept = _patches(cut.alive, prefix), _patches(cut.kept, prefix)
     weights = _softmax(_cosines(cut.x[patches], cut.x[kept]))
     lost = ~np.isin(patches, kept)
     out = y.copy()
@@ -193,17 +197,17 @@ def _soft(y: Array, cut: Undone, prefix: int, found: Array) -> Array:
     return out
 
 
-def _residual_delta(y: Array, cut: Undone, prefix: int, found: Array) -> Array:
+def _residual_delta(y: Array, cut: Undone, prefix: range, found: Array) -> Array:
     change = _soft(y - cut.z, cut, prefix, found)
-    patches = cut.alive[cut.alive >= prefix]
+    patches = _patches(cut.alive, prefix)
     out = y.copy()
     out[patches] = cut.x[patches] + change[patches]
     return out
 
 
-def _cluster(y: Array, cut: Undone, prefix: int, found: Array) -> Array:
+def _cluster(y: Array, cut: Undone, prefix: range, found: Array) -> Array:
     del found
-    patches, kept = cut.alive[cut.alive >= prefix], cut.kept[cut.kept >= prefix]
+    patches, kept = _patches(cut.alive, prefix), _patches(cut.kept, prefix)
     x, z = cut.x[patches].astype(np.float64), cut.z[kept].astype(np.float64)
     squares = ((x[:, None] - z[None]) ** 2).sum(-1)
     out = y.copy()
@@ -224,7 +228,7 @@ def _softmax(scores: Array) -> Array:
     return np.asarray(weights / weights.sum(1, keepdims=True))
 
 
-_MODES: dict[str, Callable[[Array, Undone, int, Array], Array]] = {
+_MODES: dict[str, Callable[[Array, Undone, range, Array], Array]] = {
     "last-seen": _last_seen,
     "nearest": _nearest,
     "soft": _soft,

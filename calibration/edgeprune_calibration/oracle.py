@@ -4,6 +4,7 @@
                      -inf on the columns of removed tokens in each later attention,
                      the value of a merged group at the position that the cut's index names,
                      log(size) on that column
+                     input 0 in each later selective scan, with the step that the plan's alignment says
 
 and, where tokens leave for the outputs, the rows of the outputs that belong to them.
 
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.core.errors import PassError, PlanError, ValidationError
+from edgeprune.core.flow.labels import sides
 from edgeprune.core.graph import constant_of, name_of, static_shape
 from edgeprune.core.readout import KEPT_INDICES
 from edgeprune.core.results import Exactness
 from edgeprune_calibration._compared import Comparison, Lengths, Shapes, find_comparisons, take_rows
 from edgeprune_calibration._masked import MaskedDense
 from edgeprune_calibration._restored import Tap, expected, find_taps, stream_rows
+from edgeprune_calibration._scanned import ScannedDense
 from edgeprune_calibration._sites import CutSite, every_cut, find_sites
 from edgeprune_calibration._specs import Array
 from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, scaled, whole
@@ -146,9 +149,11 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
     batch = _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens)
     leaving = task.cuts[-1].at if task.plan.output is not None and last.is_graph_output() else ""
     masked = MaskedDense(copy, shapes[0], batch, task.tokens, leaving)
-    masks = masked.place([_find(copy, cut.at) for cut in task.cuts], [bool(cut.merge) for cut in task.cuts])
-    if masks == 0 and task.plan.cuts:
-        msg = f"no attention over {task.tokens} tokens was found after block {task.cuts[0].block}"
+    scanned = ScannedDense(copy, shapes[0], batch, task.tokens, task.plan.alignment)
+    found = scanned.place([_find(copy, cut.at) for cut in task.cuts])
+    found += masked.place([_find(copy, cut.at) for cut in task.cuts], [bool(cut.merge) for cut in task.cuts])
+    if found == 0 and task.plan.cuts:
+        msg = f"no attention over {task.tokens} tokens and no scan was found after block {task.cuts[0].block}"
         raise ValidationError(msg, hint="the cut would change no later block; check the block's number")
     reported = [name for cut in task.cuts for name in cut.names]
     constants = _constants(task.pruned, reported)
@@ -156,7 +161,7 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
     computed += [*(comparison.pruned for comparison in compared), *(tap.pruned for tap in taps)]
     graphs = copy, _exposed(task.pruned, computed), _exposed(task.dense, names)
     first, second, third = (Runner(graph, threads=threads) for graph in graphs)
-    return _Proof(task, masked, (first, second, third), compared, taps, constants)
+    return _Proof(task, masked, scanned, (first, second, third), compared, taps, constants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,7 @@ class _Proof:
 
     task: _Task
     masked: MaskedDense
+    scanned: ScannedDense
     sessions: tuple[Runner, Runner, Runner]
     compared: tuple[Comparison, ...]
     taps: tuple[Tap, ...]
@@ -181,7 +187,7 @@ class _Proof:
         after = self._survivors(pruned)
         if self.task.plan.output is not None:
             _check_told(pruned, after[-1].positions - self.task.plan.prefix_tokens, self.task.plan.prefix_tokens)
-        masked = masked_session.run({**feed, **self.masked.feeds(after)})
+        masked = masked_session.run({**feed, **self.masked.feeds(after), **self.scanned.feeds(after)})
         dense = dense_session.run(feed)
         for comparison in self.compared:
             positions, tokens = after[-1].positions, self.masked.tokens
@@ -208,19 +214,24 @@ class _Proof:
         for tap in self.taps:
             streams = [stream_rows(masked[cut.at], *shape) for cut in self.task.cuts]
             y, found = stream_rows(masked[tap.dense], *shape), pruned[tap.pruned]
-            wanted = expected(tap, streams, y, after, self.task.plan.prefix_tokens, found)
+            wanted = expected(tap, streams, y, after, self.task.plan.run(), found)
             worst.add(found, wanted, stream_rows(dense[tap.dense], *shape))
 
     def _survivors(self, pruned: Feed) -> list[Survivors]:
-        batch, tokens, prefix = self.masked.batch, self.masked.tokens, self.task.plan.prefix_tokens
+        batch, tokens, run = self.masked.batch, self.masked.tokens, self.task.plan.run()
         out, current = [], whole(batch, tokens)
+        patches, place = self.task.plan.patch_tokens, run.start
         for site, cut in zip(self.task.cuts, every_cut(self.task.plan), strict=True):
             index = _each(pruned, site.index, batch)
-            expected = (batch, cut.keep + prefix)
-            if index.shape != expected or not (index[:, :prefix] == np.arange(prefix)).all():
-                found = f"shape {index.shape} with {index[0, :prefix]} first"
-                msg = f"index of the cut in block {site.block} has {found}, expected {expected}, prefix tokens first"
+            front, _ = sides(patches, place, cut.keep)
+            kept = index[:, front : front + len(run)]
+            expected = (batch, cut.keep + len(run))
+            if index.shape != expected or not (kept == np.arange(place, place + len(run))).all():
+                where = "first" if front == 0 else f"from {front} on"
+                found = f"shape {index.shape} with {kept[0]} {where}"
+                msg = f"index of the cut in block {site.block} has {found}, expected {expected}, prefix tokens {where}"
                 raise PassError(msg, hint=BUG)
+            patches, place = cut.keep, front
             merge = [_each(pruned, name, batch) for name in site.merge]
             size = None if site.size is None else _each(pruned, site.size, batch)
             current = after_cut(current, index, _matrix(index, merge, current), size, tokens)

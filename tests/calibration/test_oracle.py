@@ -159,7 +159,7 @@ def test_forgotten_sizes_are_found() -> None:
 
 def test_cut_that_nothing_attends_after_is_refused() -> None:
     cut = Cut(block=2, index=DROP)
-    with pytest.raises(ValidationError, match="no attention over 17 tokens was found after block 2"):
+    with pytest.raises(ValidationError, match="no attention over 17 tokens and no scan was found after block 2"):
         proof(Spelling(), cut)
 
 
