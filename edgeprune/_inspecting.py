@@ -10,6 +10,7 @@ from edgeprune.core.graph import constant_of, downstream, static_shape
 from edgeprune.core.readout import ReadOut, find_readout
 from edgeprune.core.recognition import is_residual, token_dominators
 from edgeprune.core.refusals import Refusal, RefusalCode
+from edgeprune.core.scans import OPERATOR
 from edgeprune.core.widths.find import find_widths
 from edgeprune.core.widths.groups import WidthGroup, Widths
 from edgeprune.report import BlockFacts, Inspection, ReadOutFacts, StrategyFit, TensorFacts
@@ -122,7 +123,7 @@ def _ends(model: ir.Model, found: Recognition) -> set[ir.Node]:
     tree = token_dominators(list(model.graph), stream)
     ends: set[ir.Node] = set()
     for block in found.blocks[1:]:
-        chain = [v for v in tree.chain(block.attention.scores) if is_residual(stream.flow, v)]
+        chain = [v for v in tree.chain(block.entry) if is_residual(stream.flow, v)]
         node = chain[-1].producer() if chain else None
         if node is not None:
             ends.add(node)
@@ -131,23 +132,32 @@ def _ends(model: ir.Model, found: Recognition) -> set[ir.Node]:
 
 def _facts(block: Block, found: Recognition, nodes: Sequence[ir.Node]) -> BlockFacts:
     stream = found.found
-    attention = block.attention
+    attention = block.attention if block.attentions else None
+    scan = block.scans[0] if block.scans else None
     shape = static_shape(block.cut) if block.cut is not None else None
     width = shape[-1] if shape else 0
-    known = attention.query is not None
+    known = attention if attention is not None and attention.query is not None else None
     return BlockFacts(
         index=block.index,
         tokens=stream.tokens,
         prefix_tokens=stream.prefix,
-        heads=attention.heads // stream.batch if known else None,
-        head_size=attention.head_size if known else None,
+        heads=known.heads // stream.batch if known is not None else None,
+        head_size=known.head_size if known is not None else None,
         width=width,
         mlp_width=_mlp_width(nodes, block, width),
-        attention=attention.spelling,
+        attention=" + ".join([*(each.spelling for each in block.attentions[:1]), *_directions(block)]),
+        channels=scan.channels if scan is not None else None,
+        states=scan.states if scan is not None else None,
         cut=str(block.cut.name) if block.cut is not None else None,
         macs=sum(map(node_macs, nodes)),
         params=sum(_params(node) for node in nodes),
     )
+
+
+def _directions(block: Block) -> list[str]:
+    """'SelectiveScan forward, backward'."""
+    words = ["backward" if scan.flipped else "forward" for scan in block.scans]
+    return [f"{OPERATOR} {', '.join(words)}"] if words else []
 
 
 def _mlp_width(nodes: Sequence[ir.Node], block: Block, width: int) -> int | None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from edgeprune.core.flow.call import sole_tokens
 from edgeprune.core.flow.engine import run_flow
-from edgeprune.core.flow.labels import Resize
 from edgeprune.core.graph import constant_of, consumers, downstream, name_of, static_shape, upstream
 from edgeprune.core.recognition import is_residual, token_dominators
 from edgeprune.core.refusals import Refusal, RefusalCode
@@ -61,7 +60,7 @@ def find_readout(model: ir.Model, found: Recognition) -> ReadOut | Refusal:
     if last is None:
         return Refusal(RefusalCode.NO_READ_OUT, "no residual Add passes all tokens to the outputs", _names(outputs))
     ends = {output.producer() for output in outputs}
-    attended = {a.softmax for block in found.blocks for a in block.attentions}
+    attended = {node for block in found.blocks for node in block.mixers}
     late = [value for value in chain[last:] if not _towards(value, ends)[1] & attended]
     if not late:
         reason = "tokens leave from several blocks; only those that leave behind the last one can be chosen"
@@ -75,7 +74,7 @@ def find_readout(model: ir.Model, found: Recognition) -> ReadOut | Refusal:
     if refusal is not None:
         return refusal
     above = upstream(value)
-    block = max(b.index for b in found.blocks if any(a.softmax in above for a in b.attentions))
+    block = max(b.index for b in found.blocks if any(node in above for node in b.mixers))
     return ReadOut(
         value, block, tuple(outputs), users, tuple(node for node in nodes if node in after and _weighs(node))
     )
@@ -115,7 +114,7 @@ def _weighs(node: ir.Node) -> bool:
 def _reads_all(nodes: Sequence[ir.Node], value: ir.Value, after: set[ir.Node], found: Recognition) -> Refusal | None:
     """Why all tokens must stay behind the read-out, or None: something is computed from all of them there."""
     stream = found.found
-    resize = Resize(stream.tokens, stream.prefix + 1, stream.prefix)
+    resize = stream.resize(stream.prefix + 1)
     flow = run_flow([node for node in nodes if node in after], {value: stream.flow.labels[value]}, resize)
     if flow.refusals:
         return _connector(next(iter(flow.refusals.values())))

@@ -32,10 +32,12 @@ class BlockFacts:
         head_size: Dh; None where the heads were not recognised.
         width: D, of the residual stream.
         mlp_width: F; None where no MLP was recognised.
-        attention: spelling of the attention, in a word or two.
+        attention: spelling of the attention, in a word or two; of a block of scans their operator and directions.
         cut: name of the residual value where tokens can be cut after the attention; None if they cannot.
         macs: of this block, for one run at the static shapes.
         params: elements of the initializers that only this block uses.
+        channels: of a selective scan; None where the block has none.
+        states: numbers of state a channel of it; None where the block has none.
     """
 
     index: int
@@ -49,6 +51,8 @@ class BlockFacts:
     cut: str | None
     macs: int
     params: int
+    channels: int | None = None
+    states: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

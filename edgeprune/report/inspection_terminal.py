@@ -81,8 +81,10 @@ def _tensors(inputs: Sequence[TensorFacts], outputs: Sequence[TensorFacts]) -> R
 
 
 def _blocks(blocks: Sequence[BlockFacts]) -> RenderableType:
-    columns = ("attention", "cut point", "block", "T", "prefix", "heads", "Dh", "D", "MLP", "MACs", "parameters")
-    made = table("Blocks", *columns, left=2)
+    scanned = any(block.channels is not None for block in blocks)
+    sized = ("channels", "states") if scanned else ()
+    columns = ("attention", "cut point", "block", "T", "prefix", "heads", "Dh", "D", "MLP", *sized)
+    made = table("Blocks", *columns, "MACs", "parameters", left=2)
     for block in blocks:
         sizes = (
             block.index,
@@ -92,6 +94,7 @@ def _blocks(blocks: Sequence[BlockFacts]) -> RenderableType:
             block.head_size,
             block.width,
             block.mlp_width,
+            *((block.channels, block.states) if scanned else ()),
         )
         shown = ("-" if size is None else str(size) for size in sizes)
         made.add_row(block.attention, block.cut or "-", *shown, count(block.macs), count(block.params))

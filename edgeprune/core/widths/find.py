@@ -42,8 +42,8 @@ class _Mlps:
     def __init__(self, order: Order, found: Recognition) -> None:
         self.order = order
         self.found = found
-        self.behind = [downstream([a.probs for a in block.attentions]) for block in found.blocks]
-        self.before = upstream(found.blocks[0].attention.probs)
+        self.behind = [downstream([node.outputs[0] for node in block.mixers]) for block in found.blocks]
+        self.before = upstream(found.blocks[0].mixers[0].outputs[0])
         self.groups: list[WidthGroup] = []
         self.refusals: list[Refusal] = []
         self.taken: set[ir.Node] = set()

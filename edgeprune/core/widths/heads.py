@@ -40,7 +40,7 @@ def find_heads(order: Order, found: Recognition) -> Widths:
     """Heads and head sizes of all blocks."""
     groups: list[WidthGroup] = []
     refusals: list[Refusal] = []
-    for block in found.blocks:
+    for block in (block for block in found.blocks if block.attentions):
         for make in (_heads, _head_size):
             made = _tried(make, order, block)
             if isinstance(made, WidthGroup):
