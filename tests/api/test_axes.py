@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import edgeprune
-from edgeprune._axes import mixes
+from edgeprune._mixes import mixes
 from edgeprune.cli.main import run
 from edgeprune.core.errors import PlanError
 
@@ -78,7 +78,7 @@ def test_mixes_name_their_parts():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"options": options(axes=("mlp",)), "keep": 0.8}, "`axes` divides a budget of MACs or parameters"),
+        ({"options": options(axes=("mlp",)), "keep": 0.8}, "`axes` divides a budget of MACs, parameters or latency"),
         ({"options": options(axes=("mlp",), mlp_keep=0.5), "macs": 0.8}, "`axes` divides a budget"),
         ({"options": options(params=0.8), "macs": 0.8}, "`params` is a budget of its own"),
         ({"options": options(params=0.8, axes=("tokens",))}, "fewer tokens do not make fewer parameters"),
@@ -94,7 +94,7 @@ def test_what_does_not_go_together_is_named(given, message):
 def test_an_axis_that_is_none_is_named():
     with pytest.raises(PlanError, match="no axis is named `depth`") as caught:
         options(axes=("depth",))
-    assert caught.value.hint == "the axes are tokens, mlp, head-size, heads"
+    assert caught.value.hint == "the axes are tokens, mlp, head-size, heads, sublayers"
 
 
 def test_the_command_line_takes_axes(tmp_path, capsys):

@@ -94,7 +94,7 @@ def test_weights_that_are_absent_or_others_are_named(compiled, tmp_path):
     (tmp_path / "widths.npz").write_bytes(b"other")
     with pytest.raises(PlanError, match=r"widths\.npz has sha256 [0-9a-f]{12}, the plan names"):
         edgeprune.compile(MODEL, plan=tmp_path / "plan.json", options=options())
-    with pytest.raises(PlanError, match="their weights lie beside its file"):
+    with pytest.raises(PlanError, match="the plan cuts widths, and their weights are not given"):
         edgeprune.compile(MODEL, plan=read_plan(out / "plan.json"), options=options())
     with pytest.raises(PlanError, match="a plan is applied as it is"):
         edgeprune.compile(MODEL, plan=out / "plan.json", options=options(mlp_keep=0.5))

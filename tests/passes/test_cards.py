@@ -21,6 +21,7 @@ from edgeprune_passes.raise_scans import RaiseScans
 from edgeprune_passes.reduce_tokens import ReduceTokens
 from edgeprune_passes.registry import make_strategy, strategies
 from edgeprune_passes.remove_channels import RemoveChannels
+from edgeprune_passes.remove_sublayers import RemoveSublayers
 
 CARDS = Path(__file__).resolve().parents[2] / "passes" / "cards"
 PASSES: dict[str, Pass] = {
@@ -30,6 +31,10 @@ PASSES: dict[str, Pass] = {
     "reduce-tokens": ReduceTokens(cuts=(TokenCut(block=0, keep=2, strategy=StrategySpec(name="uniform")),)),
     "remove-channels": RemoveChannels(
         cuts=(WidthCut(kind="mlp", block=0, keep=2, of=3),), arrays={"mlp.0/kept": np.array([0, 2])}
+    ),
+    "remove-sublayers": RemoveSublayers(
+        cuts=(WidthCut(kind="attention-sublayer", block=0, keep=0, of=1),),
+        arrays={"attention-sublayer.0/mean": np.array([0.5, 1], np.float32)},
     ),
 }
 
