@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edgeprune._aligning import SCAN_SPECS, best_alignment, check_alignment, opens
 from edgeprune._pacing import gentle, paced
 from edgeprune._pairing import STRATEGIES, best_pair, chooses, first_mode
 from edgeprune.core.costs import count_macs
@@ -84,6 +85,7 @@ def decide(
         PlanError: if no strategy can meet the budget.
     """
     asked = bench.options.strategy
+    check_alignment(bench)
     bench = gentle(bench, budget)
     if budget.share == 1.0:
         return Decision(bench.plan(StrategySpec(name="keep-all"), (bench.patches,) * len(bench.cost.blocks)))
@@ -91,20 +93,20 @@ def decide(
         spec = StrategySpec(name=asked, options=bench.options.strategy_options)
         _check_applies(bench, spec)
         return _one(paced(bench, spec, budget, targets), spec, budget, judge, progress)
-    names = _names(bench)
-    name = next(n for n in names if bench.refusal(make_strategy(StrategySpec(name=n))) is None)
-    spec = StrategySpec(name=name)
+    specs = _specs(bench)
+    spec = next(one for one in specs if bench.refusal(make_strategy(one)) is None)
     bench = paced(bench, spec, budget, targets)
     if judge is None:
-        warning = f"no data was given: {name} with its default schedule was not measured on anything"
+        warning = f"no data was given: {spec.name} with its default schedule was not measured on anything"
         return Decision(bench.plan(spec, bench.first_fit(spec, budget)), warnings=(warning,))
-    return _best(bench, names, budget, judge, progress)
+    return _best(bench, specs, budget, judge, progress)
 
 
-def _names(bench: Bench) -> tuple[str, ...]:
-    if bench.restores:
-        return STRATEGIES
-    return _WITH_CLASS_TOKEN if bench.loaded.found.found.prefix else _WITHOUT
+def _specs(bench: Bench) -> tuple[StrategySpec, ...]:
+    if bench.scans:
+        return SCAN_SPECS
+    names = STRATEGIES if bench.restores else _WITH_CLASS_TOKEN if bench.loaded.found.found.prefix else _WITHOUT
+    return tuple(StrategySpec(name=name) for name in names)
 
 
 def _check_applies(bench: Bench, spec: StrategySpec) -> None:
@@ -118,9 +120,9 @@ def _one(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge | None, 
     if judge is None:
         return Decision(bench.plan(spec, bench.first_fit(spec, budget)))
     tried: tuple[Candidate, ...] = ()
-    if chooses(bench):
+    if chooses(bench) or opens(bench):
         tried = (_candidate(first_mode(bench), spec, budget, judge),)
-        bench, spec, others = best_pair(bench, [(spec, tried[0])], _scorer(budget, judge), progress)
+        bench, spec, others = _best_modes(bench, [(spec, tried[0])], budget, judge, progress)
         tried = (*tried, *others)
     if bench.options.search == 0:
         return Decision(bench.plan(spec, bench.first_fit(spec, budget)), tried)
@@ -132,11 +134,24 @@ def _scorer(budget: Budget, judge: Judge) -> Callable[[Bench, StrategySpec], Can
     return lambda bench, spec: _candidate(bench, spec, budget, judge)
 
 
-def _best(bench: Bench, names: Sequence[str], budget: Budget, judge: Judge, progress: Progress) -> Decision:
+def _best_modes(
+    bench: Bench,
+    tried: Sequence[tuple[StrategySpec, Candidate]],
+    budget: Budget,
+    judge: Judge,
+    progress: Progress,
+) -> tuple[Bench, StrategySpec, tuple[Candidate, ...]]:
+    """The bench with the alignment and the restore that drift least, the strategy, and what else was tried."""
+    score = _scorer(budget, judge)
+    bench, tried, aligned = best_alignment(bench, tried, lambda changed, one: score(first_mode(changed), one), progress)
+    bench, spec, restored = best_pair(bench, tried, score, progress)
+    return bench, spec, (*aligned, *restored)
+
+
+def _best(bench: Bench, specs: Sequence[StrategySpec], budget: Budget, judge: Judge, progress: Progress) -> Decision:
     candidates: list[Candidate] = []
-    with progress.stage("try strategies", len(names)) as stage:
-        for name in names:
-            spec = StrategySpec(name=name)
+    with progress.stage("try strategies", len(specs)) as stage:
+        for spec in specs:
             candidates.append(_candidate(first_mode(bench), spec, budget, judge))
             stage.advance(1)
     scored = [candidate for candidate in candidates if candidate.score is not None]
@@ -144,8 +159,8 @@ def _best(bench: Bench, names: Sequence[str], budget: Budget, judge: Judge, prog
         reasons = "; ".join(f"{candidate.name}: {candidate.refused}" for candidate in candidates)
         msg = f"no strategy can meet the budget: {reasons}"
         raise PlanError(msg, hint="ask for a larger --keep or --macs")
-    tried = [(StrategySpec(name=name), made) for name, made in zip(names, candidates, strict=True)]
-    bench, spec, others = best_pair(bench, tried, _scorer(budget, judge), progress)
+    tried = list(zip(specs, candidates, strict=True))
+    bench, spec, others = _best_modes(bench, tried, budget, judge, progress)
     candidates += others
     if bench.options.search == 0:
         return Decision(bench.plan(spec, bench.first_fit(spec, budget)), tuple(candidates))
@@ -165,7 +180,7 @@ def _candidate(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge) -
         except PlanError as error:
             refused = Refusal(RefusalCode.NOT_APPLICABLE, error.message)
     if refused is not None:
-        return Candidate(name=spec.name, options=spec.options, macs_ratio=1.0, score=None, drift={}, refused=refused)
+        return Candidate(name=str(spec), options=spec.options, macs_ratio=1.0, score=None, drift={}, refused=refused)
     return _scored(bench, spec, schedule, judge)
 
 
@@ -173,8 +188,15 @@ def _scored(bench: Bench, spec: StrategySpec, schedule: Sequence[int], judge: Ju
     model = bench.build(bench.plan(spec, schedule))
     drift = judge.drift(model)
     ratio = count_macs(model) / bench.dense_macs
-    name = spec.name if bench.restore is None else f"{spec.name}, {bench.restore}"
-    return Candidate(name=name, options=spec.options, macs_ratio=ratio, score=score_of(drift), drift=drift)
+    return Candidate(
+        name=_name(bench, spec), options=spec.options, macs_ratio=ratio, score=score_of(drift), drift=drift
+    )
+
+
+def _name(bench: Bench, spec: StrategySpec) -> str:
+    """What a candidate is called: its strategy, and what else was tried of it."""
+    modes = [bench.restore, bench.aligned if bench.scans else None]
+    return ", ".join([str(spec), *[mode for mode in modes if mode is not None]])
 
 
 def _searched(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge, progress: Progress) -> Decision:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from edgeprune.core.errors import PlanError
-from edgeprune.core.plan import Option, PassSpec, Precision, Restore, WidthKind
+from edgeprune.core.plan import Alignment, Option, PassSpec, Precision, Restore, WidthKind
 
 AUTO = "auto"
 DriftMetric: TypeAlias = Literal["cosine", "kl", "top1_agreement", "relative_error", "correlation", "mean_abs_error"]
@@ -47,6 +47,8 @@ class Options:
         force: overwrite an existing output folder.
         max_drift: limit by metric: an upper one, or a lower one for the metrics in `HIGHER_IS_BETTER`.
         restore: how tokens come back where the head or an output needs all of them.
+        alignment: how selective scans let their state decay over tokens that are gone; 'auto' takes what drifts least
+            on the data, and without data what did on the models that we measured.
         tail_elimination: compute only the rows that the head reads in the last block.
         cuts: at most this many cuts; None is four, or fewer where the targets run faster then.
         passes: further passes to run on the reduced graph, in order.
@@ -88,6 +90,7 @@ class Options:
     force: bool = False
     max_drift: dict[str, float] = field(default_factory=dict)
     restore: Restore = "auto"
+    alignment: Alignment | Literal["auto"] = "auto"
     tail_elimination: bool = True
     cuts: int | None = None
     passes: tuple[PassSpec, ...] = ()

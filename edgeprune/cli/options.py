@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from edgeprune.cli.types import AXES_LIST, COUNT_OR_SHARE, INPUT_SHAPE, LIMIT, NAMED_OPTION, PASS
-from edgeprune.core.plan import Precision, Restore
+from edgeprune.core.plan import Alignment, Precision, Restore
 from edgeprune.options import AXES, DRIFT_METRICS, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -127,6 +127,10 @@ decision_options = together(
     option(
         "--restore", type=click.Choice(get_args(Restore)), default=DEFAULTS.restore, show_default=True,
         help="How tokens come back where the head or an output needs all of them.",
+    ),
+    option(
+        "--alignment", type=click.Choice(("auto", *get_args(Alignment))), default=DEFAULTS.alignment, show_default=True,
+        help="How selective scans let their state decay over tokens that are gone; exact cuts inside the block.",
     ),
     option(
         "--tail-elimination/--no-tail-elimination", default=DEFAULTS.tail_elimination, show_default=True,

@@ -110,9 +110,13 @@ class TokenCost:
 
 
 def token_cost(model: ir.Model, found: Recognition) -> TokenCost:
-    """Read the cost of tokens off the labels of a recognised model."""
+    """Read the cost of tokens off the labels of a recognised model.
+
+    A cut behind a last block of scans is none: nothing follows that would be less.
+    """
     stream = found.found
-    cuts = [(block.index, block.cut) for block in found.blocks if block.cut is not None]
+    ends = found.blocks if found.blocks and found.blocks[-1].attentions else found.blocks[:-1]
+    cuts = [(block.index, block.cut) for block in ends if block.cut is not None]
     stage: dict[ir.Node, int] = {}
     opens = {cut.producer(): i + 1 for i, (_, cut) in enumerate(cuts)}
     fixed = 0.0

@@ -35,6 +35,14 @@ class StrategySpec:
     name: str
     options: dict[str, Option] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        options = " ".join(f"{name}={_word(value)}" for name, value in sorted(self.options.items()))
+        return f"{self.name} ({options})" if options else self.name
+
+
+def _word(value: Option) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassSpec:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeprune.core.plan import Plan
+from edgeprune.core.plan import Plan, StrategySpec
 from edgeprune.core.results import Drift, EngineBuild, Latency, Validation
 from edgeprune.report.judging import Tone, engine_words, headline, known_as, sure_gain
 from edgeprune.report.proofs import error_words, failed_proofs
@@ -98,11 +98,12 @@ def main_drift(validation: Validation) -> tuple[str, Drift] | None:
 
 
 def chosen_candidate(report: Report) -> str:
-    """Name of the candidate that was taken: with its restore where some were tried, and searched where that was."""
-    strategy = report.strategy
+    """Name of the candidate that was taken: with the modes that were tried, and searched where that was."""
+    strategy, plan = report.strategy, report.plan
     names = [candidate.name for candidate in strategy.candidates if candidate.refused is None]
-    restored = f"{strategy.name}, {report.plan.restore}"
-    likely = (f"{restored}, searched", f"{strategy.name}, searched", restored)
+    owns = (str(StrategySpec(name=strategy.name, options=strategy.options)), strategy.name)
+    modes = (f", {plan.restore}, {plan.alignment}", f", {plan.alignment}", f", {plan.restore}", "")
+    likely = [f"{own}{mode}{how}" for own in owns for how in (", searched", "") for mode in modes]
     return next((name for name in likely if name in names), strategy.name)
 
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from edgeprune.core.recognition import Block
     from edgeprune.core.scans import Scan
 
-# What `exact` goes on as, behind the block of its cut.
-BEHIND_EXACT: Alignment = "gap"
+# What `exact` goes on as, behind the block of its cut: of both the one that drifted less on Vims trained on digits.
+BEHIND_EXACT: Alignment = "bias"
 _BEGINNING = np.iinfo(np.int64).min
 
 
@@ -48,7 +48,7 @@ class Aligner:
     """
 
     def __init__(self, model: ir.Model, alignment: Alignment, scans: Sequence[Scan]) -> None:
-        require_scans(alignment, scans)
+        require_scans(alignment, there=bool(scans))
         self._model = model
         self._alignment = alignment
         self._scans = scans
@@ -89,13 +89,13 @@ class Aligner:
         self.write(self._scans)
 
 
-def require_scans(alignment: Alignment, scans: Sequence[Scan]) -> None:
+def require_scans(alignment: Alignment, *, there: bool) -> None:
     """Check that there is a scan to align, if that is asked for.
 
     Raises:
         PlanError: if there is none.
     """
-    if alignment != "none" and not scans:
+    if alignment != "none" and not there:
         msg = f"`alignment` is {alignment}, and the model has no selective scan"
         raise PlanError(msg, hint="leave out --alignment: attention has no state that decays")
 

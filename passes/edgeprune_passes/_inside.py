@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.core.errors import PlanError
 from edgeprune.core.graph import downstream
+from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune_passes.selection import Late
 
 if TYPE_CHECKING:
@@ -16,21 +17,29 @@ if TYPE_CHECKING:
     from edgeprune_passes.selection import Strategy
 
 
-def require_inside(strategy: Strategy, block: Block) -> None:
-    """Check that a strategy can choose tokens in front of the scans of a block.
-
-    Raises:
-        PlanError: naming what it would read that is not there yet.
-    """
+def refuse_inside(strategy: Strategy, block: Block) -> Refusal | None:
+    """Why a strategy cannot choose tokens in front of the scans of a block, as the alignment `exact` does, or None."""
+    if not block.scans:
+        return None
     reason = None
     if isinstance(strategy, Late):
         reason = strategy.late
     elif strategy.merges:
-        reason = "it merges tokens, and those that the scans of the block read are projected already"
+        reason = "it merges tokens, and what the scans of the block read is projected already"
     elif block.attentions:
         reason = "the block has attention beside its scans, which needs all tokens"
-    if reason is not None:
-        msg = f"{strategy.name} cannot cut inside block {block.index}, as the alignment exact does: {reason}"
+    return None if reason is None else Refusal(RefusalCode.NOT_APPLICABLE, f"no cut in front of the scans: {reason}")
+
+
+def require_inside(strategy: Strategy, block: Block) -> None:
+    """Check that a strategy can choose tokens in front of the scans of a block, where it has some.
+
+    Raises:
+        PlanError: naming what it would read that is not there yet.
+    """
+    refusal = refuse_inside(strategy, block)
+    if refusal is not None:
+        msg = f"{strategy.name} cannot be aligned exactly in block {block.index}: {refusal.reason}"
         hint = "give --alignment gap, or --strategy ssm-delta --strategy-option merge=false"
         raise PlanError(msg, hint=hint)
 

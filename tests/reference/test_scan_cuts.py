@@ -41,7 +41,7 @@ def pruned(
 def judged(spelling: VimSpelling, batch: int, alignment: Alignment, cuts: list[Cut]) -> np.ndarray:
     """Logits of the reference, in double precision."""
     weights = {name.removeprefix("vim."): value.double() for name, value in build(spelling).state_dict().items()}
-    mode = "gap" if alignment == "exact" else alignment
+    mode = "bias" if alignment == "exact" else alignment
     reference = VimReference(weights, alignment=mode, halved=spelling.halved, place=spelling.place)
     with torch.no_grad():
         return reference(torch.from_numpy(example(spelling, batch)["image"]).double(), cuts).numpy()
