@@ -14,7 +14,7 @@ from edgeprune._bench import Budget
 from edgeprune._deciding import Decision, decide, score_of
 from edgeprune._latency_budget import decide_latency, first_strategy, macs_share
 from edgeprune._level_times import bare, built
-from edgeprune._mixes import Mix, mixes
+from edgeprune._mixes import WIDTH_KINDS, Mix, beside, mixes
 from edgeprune._pricing import Base, Macs, ModelledLatency, Params
 from edgeprune._structuring import Structure
 from edgeprune.core.costs import count_macs
@@ -35,12 +35,17 @@ if TYPE_CHECKING:
     from edgeprune._deciding import Judge
     from edgeprune._pricing import Price
     from edgeprune._structuring import Item, Structured
-    from edgeprune.core.plan import Plan
+    from edgeprune.core.plan import Plan, WidthKind
     from edgeprune.core.progress import Progress
+    from edgeprune.core.widths.arrays import Arrays
     from edgeprune_targets.target import Target
 
 # How near the budget a mix must come before it is solved, how far above it may end, and how often it is tried.
 _CLOSE, _OVER, _ROUNDS = 0.004, 0.01, 4
+# Tokens fill what widths leave of a budget up to this share of it.
+_FULL = 0.001
+# Mixes are scored on samples that nothing was fitted on: of five, these.
+_SCORING = (1, 3)
 # Samples on which sublayers are tried one by one.
 _TRIED = 8
 
@@ -51,7 +56,7 @@ class _Realised:
 
     candidate: Candidate
     made: Structured | None
-    token_plan: Plan | None = None
+    mix: Mix | None = None
 
 
 class Axes:
@@ -80,8 +85,11 @@ class Axes:
             raise PlanError(msg, hint="give --data, or one axis: --macs alone for tokens")
         self.bench, self.budget, self.judge, self.progress = bench, budget, judge, progress
         self.targets = tuple(targets)
-        seen = range(0, len(judge.data), EVERY) if len(judge.data) >= 2 * EVERY else range(len(judge.data))
-        self.scored = replace(judge, data=judge.data.subset(list(seen)))
+        every = range(len(judge.data))
+        chosen = [i for i in every if i % EVERY in _SCORING] if len(judge.data) >= 2 * EVERY else list(every)
+        measured = [i for i in every if i % EVERY not in _SCORING] if len(judge.data) >= 2 * EVERY else list(every)
+        self.scored, self.measured = replace(judge, data=judge.data.subset(chosen)), judge.data.subset(measured)
+        self._kinds: tuple[WidthKind, ...] = ()
         self.price: Price = Params() if budget.kind == "params" else latency or Macs()
         self.goal = budget.share * self.price.of(bench.loaded.dense)
         self._structures: dict[tuple[float, bool], Structure] = {}
@@ -98,16 +106,17 @@ class Axes:
         if tokens and alone is None:
             spec = first_strategy(self.bench)
         tried = [self._alone(alone)] if alone is not None else []
-        for mix in mixes(axes, params=self.budget.kind == "params"):
-            if mix.tokens and spec is None:
-                continue
-            tried.append(self._try(mix, spec))
-        good = [each for each in tried if each.candidate.score is not None]
-        if not good:
+        self._kinds = tuple(kind for kind in WIDTH_KINDS if kind in axes)
+        made_of = [m for m in mixes(axes, params=self.budget.kind == "params") if spec is not None or not m.tokens]
+        tried += [self._try(mix, spec) for mix in made_of]
+        best = _best(tried)
+        if best is not None and best.mix is not None:
+            tried += [self._try(mix, spec) for mix in beside(best.mix, made_of)]
+        chosen = _best(tried)
+        if chosen is None:
             reasons = "; ".join(f"{each.candidate.name}: {each.candidate.refused}" for each in tried)
             msg = f"no mix of {', '.join(axes)} can meet the budget: {reasons}"
             raise PlanError(msg, hint="ask for a larger share, or name more --axes")
-        chosen = min(good, key=lambda each: each.candidate.score or 0.0)
         candidates = tuple(each.candidate for each in tried)
         warnings = alone.warnings if alone is not None else ()
         if chosen.made is None:
@@ -136,7 +145,7 @@ class Axes:
 
     def _alone(self, decision: Decision) -> _Realised:
         graph = self.bench.build(decision.plan)
-        return _Realised(self._scored("tokens 100%", graph), None, decision.plan)
+        return _Realised(self._scored("tokens 100%", graph), None)
 
     def _try(self, mix: Mix, spec: StrategySpec | None) -> _Realised:
         try:
@@ -147,7 +156,23 @@ class Axes:
             blank = Candidate(name=mix.name, options={}, macs_ratio=1.0, score=None, drift={}, refused=refused)
             return _Realised(blank, None)
         made = structure.solved(keep, self.progress)
-        return _Realised(self._scored(mix.name, built(self.bench, made.plan, made.arrays)), made)
+        if mix.tokens and spec is not None:
+            made = replace(made, plan=self._filled(made.plan, spec, made.arrays))
+        return _Realised(self._scored(mix.name, built(self.bench, made.plan, made.arrays)), made, mix)
+
+    def _filled(self, plan: Plan, spec: StrategySpec, arrays: Arrays) -> Plan:
+        """As many tokens as the budget has room for: widths go in steps, tokens one by one."""
+        if not isinstance(self.price, Macs):
+            return plan
+        share = count_macs(self.bench.build(replace(plan, widths=(), widths_sha256=""))) / self.bench.dense_macs
+        filled = plan
+        for _ in range(_ROUNDS):
+            room = self.goal - self.price.of(built(self.bench, filled, arrays))
+            if abs(room) <= _FULL * self.goal:
+                break
+            share += room / self.bench.dense_macs
+            filled = replace(plan, cuts=self.bench.plan(spec, self.bench.first_fit(spec, Budget("macs", share))).cuts)
+        return filled
 
     def realise(self, mix: Mix) -> ir.Model:
         """The graph of one mix of widths alone.
@@ -168,10 +193,10 @@ class Axes:
         """The token cuts of a mix with the moments behind them; measured once for each share of tokens."""
         key = mix.tokens, bool(mix.sublayers)
         if key not in self._structures:
-            kinds = (*mix.widths, *(SUBLAYERS if mix.sublayers else ()))
+            kinds = (*(self._kinds or mix.widths), *(SUBLAYERS if mix.sublayers else ()))
             structure = Structure(self.bench, self._token_plan(mix.tokens, spec), kinds, self.targets)
             assert self.judge is not None
-            structure.measure(self.judge.data, self.judge.batch, self.progress)
+            structure.measure(self.measured, self.judge.batch, self.progress)
             if mix.sublayers:
                 few = range(min(_TRIED, len(self.scored.data)))
                 structure.try_sublayers(replace(self.scored, data=self.scored.data.subset(list(few))), self.progress)
@@ -226,7 +251,8 @@ class Axes:
         inside = {node for each in gone for node in each.nodes}
         every = [item for item in structure.of(tuple(mix.widths)) if not _is_inside(item, inside)]
         parts = [([item for item in every if item.kind == kind], share) for kind, share in mix.widths.items()]
-        for items, share in [(every, 1.0)] if mix.joint else parts:
+        together = [item for items, share in parts if share for item in items]
+        for items, share in [(together, 1.0)] if mix.joint else parts:
             if share and saving > 0:
                 keep |= self._allocated(structure, base, items, share * saving)[0]
         return keep
@@ -255,6 +281,12 @@ class Axes:
         made = allocate(levels, whole - saving)
         keep = {item.name: level.keep for item, level in zip(items, made, strict=True)}
         return keep, whole - sum(level.cost for level in made)
+
+
+def _best(tried: Sequence[_Realised]) -> _Realised | None:
+    """The one with the least drift; None where none meets the budget."""
+    good = [each for each in tried if each.candidate.score is not None]
+    return min(good, key=lambda each: each.candidate.score or 0.0) if good else None
 
 
 def _kinds(items: Sequence[Item]) -> str:

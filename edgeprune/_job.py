@@ -56,8 +56,10 @@ if TYPE_CHECKING:
     from edgeprune_calibration.reference import Recording
     from edgeprune_targets.profiles import Target
 
-# Decisions are made on every fifth sample and scored on the others, where there are enough for that.
+# Decisions are made on every fifth sample and scored on the others, where there are enough for that; weights are fitted
+# on two of five.
 _EVERY = 5
+_FITTING = (0, 2)
 _ENOUGH = 10
 
 
@@ -119,8 +121,11 @@ class Job:
         data = self.data
         if data is None or len(data) < _ENOUGH:
             return data, data
-        deciding = list(range(0, len(data), _EVERY))
-        scoring = [i for i in range(len(data)) if i % _EVERY]
+        asked = self.options
+        fits = asked.width_shares or asked.axes or asked.params is not None or self.bench.arrays
+        decides = [i % _EVERY in (_FITTING if fits else (0,)) for i in range(len(data))]
+        deciding = [i for i, each in enumerate(decides) if each]
+        scoring = [i for i, each in enumerate(decides) if not each]
         return data.subset(deciding), data.subset(scoring)
 
     def decide(self, budget: Budget | None, given: Plan | None) -> Decision:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
     from edgeprune.core.plan import WidthKind
 
-# Shares of the saving that tokens bring, where other axes are named too.
-_TOKEN_SHARES = (0.9, 0.75, 0.5, 0.0)
+WIDTH_KINDS: tuple[WidthKind, ...] = ("mlp", "head-size", "heads")
+# Shares of the saving that tokens bring, where other axes are named too; then shares beside the best are tried.
+_TOKEN_SHARES = (0.95, 0.9, 0.75, 0.0)
 # Shares of what is left that whole sublayers bring, where widths are named too.
 _SUBLAYER_SHARES = (0.0, 0.35, 0.7)
 _SPLITS: dict[int, tuple[tuple[float, ...], ...]] = {
@@ -29,7 +30,7 @@ class Mix:
     Attributes:
         tokens: share that fewer tokens bring.
         widths: of what sublayers leave, the share of each width.
-        joint: let one knapsack over all of them divide it instead.
+        joint: let one knapsack divide it instead, over all widths that have a share.
         sublayers: of what tokens leave, the share that whole sublayers bring, at the least.
     """
 
@@ -45,7 +46,7 @@ class Mix:
         parts = [("tokens", self.tokens), ("sublayers", rest * self.sublayers)]
         left = rest * (1 - self.sublayers)
         if self.joint:
-            parts.append((" and ".join(self.widths), left))
+            parts.append((" and ".join(kind for kind, share in self.widths.items() if share), left))
         else:
             parts += [(kind, left * share) for kind, share in self.widths.items()]
         return ", ".join(f"{axis} {share:.0%}" for axis, share in parts if share)
@@ -53,17 +54,36 @@ class Mix:
 
 def mixes(axes: Sequence[str], *, params: bool) -> list[Mix]:
     """What is tried for these axes; tokens alone are not among them."""
-    kinds: list[WidthKind] = [kind for kind in ("mlp", "head-size", "heads") if kind in axes]
+    kinds: list[WidthKind] = [kind for kind in WIDTH_KINDS if kind in axes]
     splits = [dict(zip(kinds, row, strict=True)) for row in _SPLITS[len(kinds)]]
     shares = (0.0,) if params or "tokens" not in axes else _TOKEN_SHARES
     made: list[Mix] = []
     for tokens in shares:
-        if kinds:
-            some = splits if len(shares) == 1 else splits[:1]
-            made += [Mix(tokens, split) for split in some]
-            made += [Mix(tokens, splits[0], joint=True)] * (len(kinds) > 1)
-        made += _with_sublayers(tokens, splits[0], few=len(shares) > 1) if "sublayers" in axes else []
+        if len(kinds) == 1 or (kinds and len(shares) == 1):
+            made += [Mix(tokens, split) for split in splits]
+        made += _joint(tokens, kinds)
+        made += _with_sublayers(tokens, dict.fromkeys(kinds, 1.0), few=len(shares) > 1) if "sublayers" in axes else []
     return made
+
+
+def _joint(tokens: float, kinds: Sequence[WidthKind]) -> list[Mix]:
+    """All widths by one knapsack, and all but heads: what they look like one at a time is too little together."""
+    if len(kinds) == 1 or not kinds:
+        return []
+    every = Mix(tokens, dict.fromkeys(kinds, 1.0), joint=True)
+    if len(kinds) == 2 or "heads" not in kinds:
+        return [every]
+    return [Mix(tokens, {kind: float(kind != "heads") for kind in kinds}, joint=True), every]
+
+
+def beside(best: Mix, tried: Sequence[Mix]) -> list[Mix]:
+    """The same mix with shares of tokens half way to those that were tried on either side; 1 is tokens alone."""
+    if not best.tokens:
+        return []
+    shares = sorted({1.0, *(mix.tokens for mix in tried)})
+    at = shares.index(best.tokens)
+    near = [shares[i] for i in (at - 1, at + 1) if 0 <= i < len(shares)]
+    return [replace(best, tokens=(best.tokens + share) / 2) for share in near]
 
 
 def _with_sublayers(tokens: float, widths: dict[WidthKind, float], *, few: bool) -> list[Mix]:

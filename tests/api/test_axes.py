@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import edgeprune
-from edgeprune._mixes import mixes
+from edgeprune._mixes import beside, mixes
 from edgeprune.cli.main import run
 from edgeprune.core.errors import PlanError
 
@@ -29,9 +29,11 @@ def test_macs_are_divided_and_met():
     report = edgeprune.compile(MODEL, macs=0.7, options=options(axes=("tokens", "mlp"))).report
     assert report.budget.macs == pytest.approx(0.7, rel=0.02)
     names = [each.name for each in report.strategy.candidates]
-    assert names == ["tokens 100%", "tokens 90%, mlp 10%", "tokens 75%, mlp 25%", "tokens 50%, mlp 50%", "mlp 100%"]
+    first = ["tokens 100%", "tokens 95%, mlp 5%", "tokens 90%, mlp 10%", "tokens 75%, mlp 25%", "mlp 100%"]
+    assert names[:5] == first
     scores = {each.name: each.score for each in report.strategy.candidates}
     assert all(score is not None for score in scores.values())
+    assert len(names) == 5 + 2 * (min(first, key=lambda name: scores[name]) in first[1:4])
     best = min(scores, key=lambda name: scores[name])
     assert bool(report.plan.cuts) == ("tokens" in best)
     assert bool(report.widths) == ("mlp" in best)
@@ -52,20 +54,21 @@ def test_parameters_are_a_budget():
     assert report.budget.kind == "params"
     assert report.pruned.params / report.model.params == pytest.approx(0.7, rel=0.03)
     refused = [each for each in report.strategy.candidates if each.refused is not None]
-    assert all("cannot be met" in str(each.refused) for each in refused)
+    assert all("is to be saved" in str(each.refused) for each in refused)
 
 
 def test_mixes_name_their_parts():
     assert [mix.name for mix in mixes(("mlp",), params=False)] == ["mlp 100%"]
     assert [mix.name for mix in mixes(("tokens", "mlp", "head-size"), params=False)] == [
-        "tokens 90%, mlp 10%",
+        "tokens 95%, mlp and head-size 5%",
         "tokens 90%, mlp and head-size 10%",
-        "tokens 75%, mlp 25%",
         "tokens 75%, mlp and head-size 25%",
-        "tokens 50%, mlp 50%",
-        "tokens 50%, mlp and head-size 50%",
-        "mlp 100%",
         "mlp and head-size 100%",
+    ]
+    every = mixes(("tokens", "mlp", "heads", "head-size"), params=False)
+    assert [mix.name for mix in every[:2]] == [
+        "tokens 95%, mlp and head-size 5%",
+        "tokens 95%, mlp and head-size and heads 5%",
     ]
     assert [mix.name for mix in mixes(("tokens", "mlp", "head-size"), params=True)] == [
         "mlp 100%",
@@ -73,6 +76,20 @@ def test_mixes_name_their_parts():
         "mlp 50%, head-size 50%",
         "mlp and head-size 100%",
     ]
+
+
+def test_shares_beside_the_best_are_half_way_to_the_next():
+    tried = mixes(("tokens", "mlp"), params=False)
+    assert [mix.tokens for mix in beside(tried[0], tried)] == pytest.approx([0.925, 0.975])
+    assert [mix.tokens for mix in beside(tried[2], tried)] == pytest.approx([0.375, 0.825])
+    assert not beside(tried[3], tried)
+
+
+def test_tokens_fill_what_steps_of_widths_leave():
+    report = edgeprune.compile(MODEL, macs=0.7, options=options(axes=("tokens", "mlp"))).report
+    mixed = [each for each in report.strategy.candidates if each.name.startswith("tokens") and "mlp" in each.name]
+    steps = 64 / 256 / 12  # of the MLPs' share of a six-block model: what one level of one block is worth at the least
+    assert all(abs(each.macs_ratio - 0.7) < steps / 2 for each in mixed)
 
 
 @pytest.mark.parametrize(
