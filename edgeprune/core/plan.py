@@ -21,7 +21,7 @@ Option: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "fp16"]
 WidthKind: TypeAlias = Literal["mlp", "heads", "head-size", "attention-sublayer", "mlp-sublayer"]
 Restore: TypeAlias = Literal["auto", "last-seen", "nearest", "soft", "residual-delta", "cluster", "unmerge", "none"]
-Alignment: TypeAlias = Literal["none", "gap", "bias", "exact"]
+Alignment: TypeAlias = Literal["none", "gap", "bias", "exact", "stand-in"]
 ScanForm: TypeAlias = Literal["none", "auto", "loop", "chunked"]
 
 # Of these kinds all goes, and a constant row takes the place.
@@ -121,8 +121,8 @@ class Plan:
         output: reduction of the tokens that leave, which changes the interface; None leaves outputs as they are.
         eliminate_tail: compute only the rows that the head reads in the last block.
         restore: how tokens come back where the head or an output needs all of them.
-        alignment: how selective scans behind a cut let their state decay over the tokens that are gone; `exact` makes
-            the cut inside its block.
+        alignment: what selective scans behind a cut make of the tokens that are gone: how their state decays over them
+            (`exact` makes the cut inside its block), or which kept ones stand at their places (`stand-in`).
         widths: channels, heads and head sizes that are cut, in the order of their kind and block.
         widths_sha256: of the file with what is kept and the weights solved for it; empty where no width is cut.
         precision: of the engine; graph inputs and outputs stay fp32.

@@ -52,7 +52,7 @@ class Aligner:
         self._model = model
         self._alignment = alignment
         self._scans = scans
-        self._positions: ir.Value | None = None
+        self.positions: ir.Value | None = None
         self._gaps: dict[ir.Node, ir.Value] = {}
 
     def cuts_inside(self, block: Block) -> bool:
@@ -69,11 +69,11 @@ class Aligner:
         """
         if self._alignment == "none":
             return
-        before = self._positions
-        self._positions = index if before is None else tape.op("GatherElements", before, index, axis=1)
+        before = self.positions
+        self.positions = index if before is None else tape.op("GatherElements", before, index, axis=1)
         for scan in self._scans:
             if flow.tokens_on(scan.step):
-                self._gaps[scan.node] = gaps(tape, self._positions, flipped=scan.flipped)
+                self._gaps[scan.node] = gaps(tape, self.positions, flipped=scan.flipped)
 
     def write(self, scans: Iterable[Scan]) -> None:
         """Stretch the steps of some scans by the gaps that are known of them."""

@@ -21,6 +21,7 @@ from edgeprune_passes._output import State, cut_output, require_readout
 from edgeprune_passes._restore import free_users, lower_restore, place_restore
 from edgeprune_passes._rows import gather_rows, merged_rows
 from edgeprune_passes._sizes import Weighed, attentions, is_plain_pool, means, weigh, weigh_mean
+from edgeprune_passes._standing_in import StandIns
 from edgeprune_passes.registry import make_strategy
 from edgeprune_passes.restores._done import Done
 from edgeprune_passes.selection import Site, named, refusal_at
@@ -72,6 +73,8 @@ class ReduceTokens:
         for cut, strategy in zip(self.cuts, work.strategies, strict=True):
             work.cut(cut, strategy)
         work.aligner.write_all()
+        if work.stand_ins is not None:
+            work.stand_ins.write()
         if readout is not None and self.output is not None:
             indices = [done.selection.index for done in work.history]
             last = self.cuts[-1].block if self.cuts else -1
@@ -92,6 +95,8 @@ class _Work:
         self.stream: Stream = found.found
         self.strategies = strategies
         self.aligner = Aligner(model, alignment, [scan for block in found.blocks for scan in block.scans])
+        stands = alignment == "stand-in"
+        self.stand_ins = StandIns(model, self.stream.flow, self.stream.batch) if stands else None
         self.tokens = self.stream.tokens
         self.place = self.stream.place
         self.size: ir.Value | None = None
@@ -198,6 +203,7 @@ class _Work:
             grid=self.stream.grid,
             place=self.place,
             labels=self.stream.flow.labels,
+            positions=self.aligner.positions if self.stand_ins is not None else None,
         )
 
     @property
@@ -220,6 +226,8 @@ class _Work:
         for node, averaged, axis in means(self.model.graph, flow, resize):
             self._weighed[node] = Weighed(self.log_size, averaged, axis, resize)
         self.aligner.behind(tape, selection.index, flow)
+        if self.stand_ins is not None:
+            self.stand_ins.behind(tape, done, flow)
         self.history.append(done)
         self.tokens, self.place = resize.after, resize.new_place
 

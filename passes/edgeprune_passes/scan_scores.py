@@ -11,6 +11,7 @@ from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune_passes._alignment import reversed_order
 from edgeprune_passes._cut import relabel
 from edgeprune_passes._layout import to_stream
+from edgeprune_passes._rows import gather_rows
 from edgeprune_passes.scores import ascending, ranked
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def step_scores(site: Site, tape: Tape) -> ir.Value:
     for scan in site.block.scans:
         row = tape.reduce("ReduceMean", scan.step, 2)
         rows.append(reversed_order(tape, row) if scan.flipped else row)
-    return _sum(tape, rows)
+    total = _sum(tape, rows)
+    return total if site.positions is None else tape.op("GatherElements", total, site.positions, axis=1)
 
 
 def output_scores(site: Site, tape: Tape) -> ir.Value:
@@ -48,9 +50,12 @@ def scan_outputs(site: Site, tape: Tape) -> ir.Value:
     """What scans give with their skips: the sum of both directions, the backward one flipped back, fp32 [B, T, E]."""
     outputs = []
     for scan in site.block.scans:
-        output = to_stream(tape, scan.output, relabel(site.labels[scan.output], site.tokens), site.batch)
+        label = site.labels[scan.output]
+        there = site.tokens if site.positions is None else label.shape[label.token_axes[0]]
+        output = to_stream(tape, scan.output, relabel(label, there), site.batch)
         outputs.append(reversed_order(tape, output) if scan.flipped else output)
-    return _sum(tape, outputs)
+    total = _sum(tape, outputs)
+    return total if site.positions is None else gather_rows(tape, total, site.positions)
 
 
 def _sum(tape: Tape, values: Sequence[ir.Value]) -> ir.Value:

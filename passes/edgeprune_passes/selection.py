@@ -73,6 +73,8 @@ class Site:
         log_size: fp32 [B, 1, 1, T], their logarithm as attention logits take it, or None.
         grid: rows and columns of the patch grid before any cut, if known.
         labels: of the values of the block, with the tokens of the dense model.
+        positions: int64 [B, T], where the tokens stood in the dense model, where the scans of the block still run over
+            all places; None where they run over these tokens.
     """
 
     block: Block
@@ -86,6 +88,7 @@ class Site:
     grid: tuple[int, int] | None = None
     place: int = 0
     labels: Mapping[ir.Value, Label] = field(default_factory=dict)
+    positions: ir.Value | None = None
 
     @property
     def patches(self) -> int:

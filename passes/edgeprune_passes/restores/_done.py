@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from edgeprune_passes._rows import gather_rows
+from edgeprune_passes._rows import gather_rows, row_of
 from edgeprune_passes.scores import unit, without_run
 
 if TYPE_CHECKING:
@@ -86,6 +86,20 @@ def position(tape: Tape, index: ir.Value, tokens: int) -> tuple[ir.Value, ir.Val
     member = tape.op("Cast", equal, to=1)
     where = tape.op("ArgMax", member, axis=1, keepdims=0)
     return where, tape.op("Greater", tape.reduce("ReduceMax", member, 1), tape.scalar(0.0))
+
+
+def assignment(tape: Tape, done: Done) -> ir.Value:
+    """For each old token the new one that holds it, int64 [B, T]."""
+    index, merge = done.selection.index, done.selection.merge
+    batch, kept = tape.shape(index)
+    where = tape.constant(np.tile(np.arange(kept, dtype=np.int64), (batch, 1)))
+    if merge is not None:
+        where = tape.op("Concat", where, row_of(tape, index, merge.into), axis=1)
+        index = tape.op("Concat", index, merge.source, axis=1)
+    # Kept and merged tokens together are all: sorting them by their places inverts the order that they stand in.
+    every = tape.ints([done.tokens])
+    order = tape.ops("TopK", index, every, outputs=2, axis=-1, largest=0, sorted=1, name="order")[1]
+    return tape.op("GatherElements", where, order, axis=1)
 
 
 def kept_patches(tape: Tape, done: Done) -> ir.Value:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from edgeprune_passes._rows import gather_rows, row_of
+from edgeprune_passes._rows import gather_rows
+from edgeprune_passes.restores._done import assignment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,21 +37,7 @@ class Unmerge:
         """Write the composed assignment and its gather."""
         if not cuts:
             return stream
-        where = _assignment(tape, cuts[-1])
+        where = assignment(tape, cuts[-1])
         for done in reversed(cuts[:-1]):
-            where = tape.op("GatherElements", where, _assignment(tape, done), axis=1)
+            where = tape.op("GatherElements", where, assignment(tape, done), axis=1)
         return gather_rows(tape, stream, where)
-
-
-def _assignment(tape: Tape, done: Done) -> ir.Value:
-    """For each old token the new one that holds it, int64 [B, T]."""
-    index, merge = done.selection.index, done.selection.merge
-    batch, kept = tape.shape(index)
-    where = tape.constant(np.tile(np.arange(kept, dtype=np.int64), (batch, 1)))
-    if merge is not None:
-        where = tape.op("Concat", where, row_of(tape, index, merge.into), axis=1)
-        index = tape.op("Concat", index, merge.source, axis=1)
-    # Kept and merged tokens together are all: sorting them by their places inverts the order that they stand in.
-    every = tape.ints([done.tokens])
-    order = tape.ops("TopK", index, every, outputs=2, axis=-1, largest=0, sorted=1, name="order")[1]
-    return tape.op("GatherElements", where, order, axis=1)
