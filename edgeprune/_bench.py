@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeprune._loading import Loaded
-    from edgeprune.core.plan import ScanForm
-    from edgeprune.core.plan import Alignment, Restore
+    from edgeprune.core.plan import Alignment, Restore, ScanForm
     from edgeprune.core.refusals import Refusal
     from edgeprune.core.widths.arrays import Arrays
     from edgeprune.options import Options
@@ -199,7 +198,7 @@ class Bench:
         if self.options.tail_elimination:
             EliminateTail().apply(model)
             common.RemoveUnusedNodesPass()(model)
-        return token_cost(model, recognize(model))
+        return token_cost(model, recognize(model), whole_scans=self.aligned == "stand-in")
 
     def refusal(self, strategy: Strategy) -> Refusal | None:
         """Why a strategy does not work on this model, or None."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from edgeprune.core.graph import constant_of, static_shape
+from edgeprune.core.graph import constant_of, producers, static_shape
 from edgeprune.core.scans import is_selective_scan
 
 if TYPE_CHECKING:
@@ -109,10 +109,15 @@ class TokenCost:
         return self.fixed + sum(a * n + b * n * n for a, b, n in zip(self.linear, self.square, tokens, strict=True))
 
 
-def token_cost(model: ir.Model, found: Recognition) -> TokenCost:
+def token_cost(model: ir.Model, found: Recognition, *, whole_scans: bool = False) -> TokenCost:
     """Read the cost of tokens off the labels of a recognised model.
 
     A cut behind a last block of scans is none: nothing follows that would be less.
+
+    Args:
+        model: the graph.
+        found: what was recognised in it.
+        whole_scans: convolutions in front of scans, and all up to the scans, run over the places of all tokens.
     """
     stream = found.found
     ends = found.blocks if found.blocks and found.blocks[-1].attentions else found.blocks[:-1]
@@ -121,12 +126,13 @@ def token_cost(model: ir.Model, found: Recognition) -> TokenCost:
     opens = {cut.producer(): i + 1 for i, (_, cut) in enumerate(cuts)}
     fixed = 0.0
     linear, square = [0.0] * (len(cuts) + 1), [0.0] * (len(cuts) + 1)
+    whole = _scanning(found) if whole_scans else frozenset()
     for node in model.graph:
         before = [stage[p] for v in node.inputs if v is not None and (p := v.producer()) in stage]
         here = max([*before, 0])
         macs = node_macs(node)
         axes = _token_axes(node, stream)
-        if axes == 0:
+        if axes == 0 or node in whole:
             fixed += macs
         elif axes == 1:
             linear[here] += macs / stream.tokens
@@ -134,6 +140,20 @@ def token_cost(model: ir.Model, found: Recognition) -> TokenCost:
             square[here] += macs / stream.tokens**2
         stage[node] = opens.get(node, here)
     return TokenCost(fixed, tuple(linear), tuple(square), tuple(index for index, _ in cuts))
+
+
+def _scanning(found: Recognition) -> frozenset[ir.Node]:
+    """The scans, and what is between them and the convolutions in front of them."""
+    scans = [scan.node for block in found.blocks for scan in block.scans]
+    seen, stack = set(scans), list(scans)
+    while stack:
+        node = stack.pop()
+        if node.op_type == "Conv":
+            continue
+        fresh = {producer for producer in producers(node) if producer not in seen}
+        seen |= fresh
+        stack += fresh
+    return frozenset(seen)
 
 
 def _token_axes(node: ir.Node, stream: Stream) -> int:
