@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,9 +16,9 @@ from edgeprune.core.plan import Alignment, StrategySpec, TokenCut
 from edgeprune_calibration.runner import Runner
 from edgeprune_passes.canonicalize import Canonicalize
 from edgeprune_passes.reduce_tokens import ReduceTokens
-from reference.vim_torch import Cut, Selection, VimReference, best, importance, merged_runs, runs
+from reference.vim_torch import Cut, Selection, VimReference, best, importance, run_heads, runs
 
-KEEP = {0: 12, 2: 7}  # patch tokens, by block
+KEEP = {0: 12, 1: 7}  # patch tokens, by block
 EXACT = 1e-4  # relative, fp32 against fp64, as the issue asks; what is seen is below 1e-5
 
 
@@ -67,11 +68,11 @@ CASES: list[tuple[str, bool, Alignment]] = [
 @pytest.mark.parametrize(("name", "merge", "alignment"), CASES, ids=str)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_two_cuts_are_those_of_the_reference(name: str, merge: bool, alignment: Alignment, batch: int) -> None:
-    spelling = VimSpelling(form="scan", depth=4)
+    spelling = VimSpelling(form="scan", depth=3)
     options = {} if name == "ssm-output" else {"merge": merge}
-    merging = (merged_runs if name == "ssm-runs" else True) if merge else False
+    into = run_heads if name == "ssm-runs" else None
     cuts = [
-        Cut(block=block, select=selection(name, keep), merge=merging, exact=alignment == "exact")
+        Cut(block=block, select=selection(name, keep), merge=merge, into=into, exact=alignment == "exact")
         for block, keep in KEEP.items()
     ]
     wanted = judged(spelling, batch, alignment, cuts)
@@ -80,5 +81,5 @@ def test_two_cuts_are_those_of_the_reference(name: str, merge: bool, alignment: 
     dense = judged(spelling, batch, "none", [])
     assert relative(wanted, dense) > 1e-2  # the cuts are felt
     if alignment != "none":
-        naive = [Cut(block=cut.block, select=cut.select, merge=cut.merge) for cut in cuts]
+        naive = [replace(cut, exact=False) for cut in cuts]
         assert relative(wanted, judged(spelling, batch, "none", naive)) > 1e-3  # and so is the alignment

@@ -59,8 +59,8 @@ from torch.nn import functional
 Alignment = Literal["none", "gap", "bias"]
 Score = Literal["ssm-output", "ssm-delta"]
 StandIns = Literal["none", "convolution", "scan"]
-# stream, sizes, kept tokens, class token -> merged stream and sizes
-Merging = Callable[[Tensor, Tensor, Tensor, "int | None"], tuple[Tensor, Tensor]]
+# stream, kept tokens, class token -> for each token [B,L] the kept one that it goes into, as an index among the kept
+Standing = Callable[[Tensor, Tensor, "int | None"], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +91,16 @@ class Cut:
     Attributes:
         block: index from zero.
         select: which stay.
-        merge: removed tokens go into kept ones rather than away: into the most similar, or as a function says.
+        merge: removed tokens go into kept ones rather than away.
+        into: into which; the most similar patch token where it is None.
         exact: the scan of this block already runs over the kept tokens only. A merge needs the stream of the removed
             ones behind the block, so it takes that of the block's input.
     """
 
     block: int
     select: Selection
-    merge: bool | Merging = False
+    merge: bool = False
+    into: Standing | None = None
     exact: bool = False
 
 
@@ -191,7 +193,7 @@ class VimReference:
                 continue
             index = cut.select(seen)
             source = before if cut.exact else stream
-            into = look_alikes(source, index, middle)
+            into = (cut.into or look_alikes)(source, index, middle)
             stream = self._block(before, line, block, middle, index)[0] if cut.exact else _take(stream, index)
             if cut.merge:
                 merged, size = merged_into(source, size, index, into)
@@ -286,11 +288,32 @@ def look_alikes(stream: Tensor, kept: Tensor, middle: int | None) -> Tensor:
     return alike.argmax(-1).scatter(1, kept, torch.arange(kept.shape[1]).expand_as(kept))
 
 
+def run_heads(stream: Tensor, kept: Tensor, middle: int | None) -> Tensor:
+    """For each token [B,L] the last kept one that is not behind it, as an index among the kept."""
+    del middle
+    every = torch.arange(stream.shape[1])
+    return (kept[:, None] <= every[None, :, None]).sum(-1) - 1
+
+
 def merged_into(stream: Tensor, size: Tensor, kept: Tensor, into: Tensor) -> tuple[Tensor, Tensor]:
     """Kept tokens with the removed ones in them, [B,K+1,D], and their sizes."""
     weighted = functional.one_hot(into, kept.shape[1]).to(stream.dtype) * size[..., None]
     sizes = weighted.sum(1)
     return weighted.transpose(1, 2) @ stream / sizes[..., None], sizes
+
+
+def runs(keep: int) -> Selection:
+    """The selection of `keep` patch tokens that differ most from the one in front of them."""
+
+    def score(seen: Seen) -> Tensor:
+        changes = [(x[:, 1:] - x[:, :-1]).norm(dim=-1) for x in (seen.stream, seen.output)]
+        values = functional.pad(changes[0] * changes[1], (1, 0))
+        values[:, 0] = torch.inf
+        if seen.middle is not None and seen.middle + 1 < values.shape[1]:
+            values[:, seen.middle + 1] = torch.inf
+        return values
+
+    return best(score, keep)
 
 
 def importance(seen: Seen, score: Score) -> Tensor:
