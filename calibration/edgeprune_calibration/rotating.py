@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from edgeprune_calibration.moments import Floats, Moments
 
 _FLOOR = 1e-10
+# A head whose logits are smaller than this part of what its queries and keys could make tells no token from another.
+_BLIND = 1e-7
+# Below any activation, and its root's inverse still has a square.
+_NOTHING = 1e-60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,10 +52,12 @@ class ValueBasis:
 
 
 def logit_basis(queries: Moments, keys: Moments, head: int) -> LogitBasis:
-    """The bases in which a head's logits need the fewest coordinates."""
+    """The bases in which a head's logits need the fewest coordinates; as they are where all keys are one."""
     root_q, back_q = _roots(queries.second[head])
     root_k, back_k = _roots(keys.covariance[head])
     left, sizes, right = np.linalg.svd(root_q @ root_k)
+    if sizes.max() <= _BLIND * float(np.sqrt(np.trace(queries.second[head]) * np.trace(keys.second[head]))):
+        return LogitBasis(np.eye(len(sizes)), np.eye(len(sizes)), np.zeros(len(sizes) + 1))
     spread = np.sqrt(np.maximum(sizes, sizes.max() * _FLOOR))
     return LogitBasis(back_q @ left * spread, back_k @ right.T * spread, _tail(sizes) / max(_tail(sizes)[0], _tiny()))
 
@@ -73,14 +79,14 @@ def value_basis(sigma: Floats, weight: Floats) -> ValueBasis:
 def value_weight(sigma: Floats, basis: Floats, weight: Floats) -> Floats:
     """[r, D]: the rows that make most of v T for the output that v W was."""
     inner = basis.T @ sigma @ basis
-    ridge = _FLOOR * max(float(np.trace(inner)) / len(inner), _tiny())
+    ridge = _FLOOR * max(float(np.trace(inner)) / len(inner), _NOTHING)
     return np.asarray(np.linalg.solve(inner + ridge * np.eye(len(inner)), basis.T @ sigma @ weight))
 
 
 def _roots(gram: Floats) -> tuple[Floats, Floats]:
     """The symmetric root of a Gram matrix, and its inverse."""
     values, vectors = np.linalg.eigh(gram)
-    values = np.maximum(values, max(float(values.max()), _tiny()) * _FLOOR)
+    values = np.maximum(values, max(float(values.max()), _NOTHING) * _FLOOR)
     return vectors * np.sqrt(values) @ vectors.T, vectors / np.sqrt(values) @ vectors.T
 
 

@@ -211,6 +211,27 @@ def test_values_lose_the_tail_of_the_output():
         assert ((cut - centred @ weight) ** 2).mean(0).sum() == pytest.approx(found.loss[keep], rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("rows", [np.zeros((40, 4)), np.ones((40, 4)) * [3.0, -1, 0, 2e3]], ids=["dead", "constant"])
+def test_a_head_that_tells_nothing_apart_keeps_its_coordinates(rows):
+    """Nothing can be won by a rotation, and its inverse would be without bounds."""
+    other = data(rows=40, width=4, rank=3)
+
+    def stacked(array):
+        return Moments(len(array), array.sum(0)[None], (array.T @ array)[None])
+
+    for queries, keys in ((rows, rows), (other, rows)):
+        basis = logit_basis(stacked(queries), stacked(keys), 0)
+        np.testing.assert_array_equal(basis.query, np.eye(4))
+        np.testing.assert_array_equal(basis.key, np.eye(4))
+        assert not basis.loss.any()
+    weight = RNG.standard_normal((4, 6))
+    sigma = moments_of(rows).covariance
+    basis = value_basis(sigma, weight)
+    made = value_weight(sigma, basis.basis[:, :2], weight)
+    for array in (basis.basis, basis.loss, made):
+        assert np.isfinite(array.astype(np.float32)).all()
+
+
 def test_a_low_rank_attention_gets_smaller_heads_for_nothing():
     model = canonical(TINY, 1)
     for group in widths_of(model).of("head-size"):
