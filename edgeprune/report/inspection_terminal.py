@@ -66,7 +66,8 @@ def _once(refusals: Sequence[Refusal]) -> list[Refusal]:
 
 
 def _sensitivity(costs: Sequence[WidthCost]) -> RenderableType:
-    made = table("What one cut alone would save and lose", "width", "block", "kept", "MACs saved", "loss")
+    title = "What one cut alone would save and lose; of a sublayer the outputs' squared error, else its own output's"
+    made = table(title, "width", "block", "kept", "MACs saved", "loss")
     for cost in costs:
         made.add_row(cost.kind, str(cost.block), f"{cost.keep} of {cost.of}", f"{cost.macs:.2%}", small(cost.loss))
     return made

@@ -106,7 +106,8 @@ def test_a_file_without_costs_still_has_rows(compiled, tmp_path):
     assert "mean row" in (tmp_path / "o" / "report.html").read_text()
 
 
-def test_tokens_are_cut_first_and_never_behind_an_attention_that_is_gone():
+def test_tokens_are_cut_first_and_never_behind_an_attention_that_is_gone(monkeypatch):
+    monkeypatch.setattr("edgeprune._mixes._TOKEN_SHARES", (0.6,))
     report = edgeprune.compile(MODEL, macs=0.6, options=options(axes=("tokens", "sublayers"), samples=12)).report
     cut = {each.block for each in report.plan.cuts}
     names = [each.name for each in report.strategy.candidates if each.score is not None]
