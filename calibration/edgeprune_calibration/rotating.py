@@ -56,7 +56,8 @@ def logit_basis(queries: Moments, keys: Moments, head: int) -> LogitBasis:
     root_q, back_q = _roots(queries.second[head])
     root_k, back_k = _roots(keys.covariance[head])
     left, sizes, right = np.linalg.svd(root_q @ root_k)
-    if sizes.max() <= _BLIND * float(np.sqrt(np.trace(queries.second[head]) * np.trace(keys.second[head]))):
+    could = float(np.sqrt(np.trace(queries.second[head]) * np.trace(keys.second[head])))
+    if sizes.max() <= max(_BLIND * could, np.sqrt(_NOTHING)):
         return LogitBasis(np.eye(len(sizes)), np.eye(len(sizes)), np.zeros(len(sizes) + 1))
     spread = np.sqrt(np.maximum(sizes, sizes.max() * _FLOOR))
     return LogitBasis(back_q @ left * spread, back_k @ right.T * spread, _tail(sizes) / max(_tail(sizes)[0], _tiny()))
