@@ -56,12 +56,17 @@ def logits(model: Path, paths: Sequence[Path], threads: int) -> np.ndarray:
 
 def compared(found: np.ndarray, dense: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """KL(dense || found) in nats, agreement with the dense model and top-1, the latter two in percent."""
-    p, q = _log_softmax(dense), _log_softmax(found)
     return {
-        "kl": float((np.exp(p) * (p - q)).sum(-1).mean()),
+        "kl": float(divergences(dense, found).mean()),
         "agreement": float(100 * (found.argmax(-1) == dense.argmax(-1)).mean()),
         "top1": float(100 * (found.argmax(-1) == truth).mean()),
     }
+
+
+def divergences(dense: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """KL(dense || found) in nats, one number a photograph."""
+    p, q = _log_softmax(dense), _log_softmax(found)
+    return np.asarray((np.exp(p) * (p - q)).sum(-1))
 
 
 def interleaved(models: Sequence[Path], image: np.ndarray, *, threads: int, rounds: int) -> dict[str, list[float]]:
