@@ -8,7 +8,8 @@ Every removed token keeps its place. In a scan it gives nothing (`input` 0) and 
     exact   its own step in the scans of the block of the cut; behind it, as `bias`
 
 so that no gap is ever counted here. In a causal convolution the tokens that are left are moved together, convolved, and
-moved back to their places; in the block of an `exact` cut it sees them all.
+moved back to their places; in the block of an `exact` cut it sees them all. With `stand-in`, the token that stands at a
+place is put there in front of the convolution, and scans are left alone.
 
 Which scans stand behind which cut, and which of them run from the last token to the first, is found here from the dense
 graph alone: nothing is taken from recognition or from the axis flow, whose mistakes this is to find.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from edgeprune.core.errors import ValidationError
 from edgeprune.core.graph import constant_of, downstream, name_of, upstream
 from edgeprune.core.scans import is_selective_scan
 from edgeprune_calibration._compared import Shapes
+from edgeprune_calibration._scan_parts import STEP, Kind, numbers, resting_step
 from edgeprune_calibration._specs import Array
 from edgeprune_calibration._survivors import Survivors
 
@@ -34,12 +36,7 @@ if TYPE_CHECKING:
 
     from edgeprune.core.plan import Alignment
 
-_STEP, _INPUT = 0, 1
-_TOKENS = 1  # their axis in a scan; in a convolution it is the last
-_MOVES = frozenset("Cast Identity Reshape Slice Squeeze Transpose Unsqueeze Where".split())
-
-# Numbers that a graph is fed with: which tokens are left, the next that is left, and the order with those first.
-Kind: TypeAlias = Literal["live", "gone", "next", "together", "apart"]
+_INPUT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ class ScannedDense:
         nodes = list(self.model.graph)
         self._follow_directions(nodes)
         scans = [node for node in nodes if is_selective_scan(node) and (node in behind or node in inside)]
-        for node in scans:
+        for node in scans if self.alignment != "stand-in" else ():
             self._silence(node, behind.get(node), inside.get(node))
         for node in nodes:
             if node in behind and self._mixes_neighbours(node):
@@ -95,10 +92,19 @@ class ScannedDense:
         """Numbers for the graph inputs that `place` added, from the survivors after each cut."""
         out: dict[str, Array] = {}
         for fed in self.fed:
+            if fed.kind == "stands":
+                out[fed.name] = self._stands(after[fed.cut], flipped=fed.flipped)[..., None]
+                continue
             live = np.zeros((self.batch, self.tokens), dtype=bool)
             np.put_along_axis(live, after[fed.cut].positions, values=True, axis=1)
-            out[fed.name] = _numbers(live[:, ::-1] if fed.flipped else live, fed.kind)[..., None]
+            out[fed.name] = numbers(live[:, ::-1] if fed.flipped else live, fed.kind)[..., None]
         return out
+
+    def _stands(self, after: Survivors, *, flipped: bool) -> Array:
+        """Who stands at each place, [B,T], in the order of a convolution."""
+        every = np.tile(np.arange(self.tokens, dtype=np.int64), (self.batch, 1))
+        stands = every if after.stands is None else after.stands
+        return np.ascontiguousarray(self.tokens - 1 - stands[:, ::-1]) if flipped else stands
 
     def _own_scans(self, cut: ir.Value) -> list[ir.Node]:
         """Of an `exact` cut the scans of its block: no scan and no attention is between them and the cut."""
@@ -156,14 +162,14 @@ class ScannedDense:
         self._replace(node, _INPUT, "Mul", [self._feed(last, "live", flipped=flipped)])
         if behind is None:
             return
-        resting = _resting_step(node) if self.alignment in {"bias", "exact"} else None
+        resting = resting_step(node) if self.alignment in {"bias", "exact"} else None
         if self.alignment == "none" or resting is not None:
-            self._replace(node, _STEP, "Mul", [self._feed(behind, "live", flipped=flipped)])
+            self._replace(node, STEP, "Mul", [self._feed(behind, "live", flipped=flipped)])
         else:
-            self._replace(node, _STEP, "GatherND", [self._feed(behind, "next", flipped=flipped)], batch_dims=1)
+            self._replace(node, STEP, "GatherND", [self._feed(behind, "next", flipped=flipped)], batch_dims=1)
         if resting is not None:
             decays = self._feed(behind, "gone", flipped=flipped)
-            self._replace(node, _STEP, "Add", [self._op("Mul", [decays, self._constant(resting)], node, "resting")])
+            self._replace(node, STEP, "Add", [self._op("Mul", [decays, self._constant(resting)], node, "resting")])
 
     def _mixes_neighbours(self, node: ir.Node) -> bool:
         """Whether a node is a depthwise convolution over the whole row of tokens.
@@ -185,9 +191,13 @@ class ScannedDense:
     def _move_together(self, node: ir.Node, cut: int) -> None:
         """Convolve the tokens that are left side by side: the others stand behind them all, where none looks."""
         flipped, uses = node.outputs[0] in self.flipped, [(use.node, use.idx) for use in node.outputs[0].uses()]
-        together, apart = (self._feed(cut, kind, flipped=flipped) for kind in ("together", "apart"))
         value = node.inputs[0]
         assert value is not None
+        if self.alignment == "stand-in":
+            stands = self._feed(cut, "stands", flipped=flipped)
+            node.replace_input_with(0, self._moved(value, stands, node, "stands"))
+            return
+        together, apart = (self._feed(cut, kind, flipped=flipped) for kind in ("together", "apart"))
         node.replace_input_with(0, self._moved(value, together, node, "together"))
         follower = next(reader for reader in self.model.graph if any(reader is user for user, _ in uses))
         back = self._moved(node.outputs[0], apart, follower, f"apart/{name_of(node)}")
@@ -236,46 +246,3 @@ class ScannedDense:
             self.fed[fed] = ir.Value(name=fed.name, shape=shape, type=ir.TensorType(dtype))
             self.model.graph.inputs.append(self.fed[fed])
         return self.fed[fed]
-
-
-def _numbers(live: Array, kind: Kind) -> Array:
-    """Numbers [B,T] of one kind from which tokens [B,T] are left, both in the order of the scan."""
-    if kind in {"live", "gone"}:
-        return (live if kind == "live" else ~live).astype(np.float32)
-    together = np.argsort(~live, axis=1, kind="stable").astype(np.int64)
-    if kind == "together":
-        return together
-    if kind == "apart":
-        return np.argsort(together, axis=1, kind="stable").astype(np.int64)
-    size = live.shape[1]
-    places = np.where(live, np.arange(size), size - 1)  # behind the last that is left nothing is read any more
-    return np.minimum.accumulate(places[:, ::-1], axis=1)[:, ::-1].astype(np.int64)
-
-
-def _resting_step(node: ir.Node) -> Array | None:
-    """Softplus of what is added to the step before its own Softplus, [D]; None where nothing is found."""
-    above, channels = node.inputs[_STEP], constant_of(node.inputs[2])
-    softplus = _first(above, "Softplus")
-    added = _first(softplus.inputs[0], "Add", "Gemm") if softplus is not None else None
-    for value in added.inputs if added is not None else ():
-        bias = constant_of(value)
-        if (
-            bias is not None
-            and channels is not None
-            and bias.size == channels.shape[0]
-            and max(bias.shape) == bias.size
-        ):
-            return np.logaddexp(0.0, bias.reshape(-1).astype(np.float64)).astype(np.float32)
-    return None
-
-
-def _first(value: ir.Value | None, *wanted: str) -> ir.Node | None:
-    """The first node of a kind that makes a value, through nodes that move it; of a Where the branch that has one."""
-    stack = [value]
-    while stack:
-        node = value.producer() if (value := stack.pop()) is not None else None
-        if node is not None and node.op_type in wanted:
-            return node
-        if node is not None and node.op_type in _MOVES:
-            stack += reversed(node.inputs[1:] if node.op_type == "Where" else node.inputs[:1])
-    return None

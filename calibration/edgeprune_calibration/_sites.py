@@ -28,6 +28,8 @@ class CutSite:
             where tokens are only dropped.
         size: the pruned graph's [B,K'] cumulated token sizes; None where attention does not ask.
         scale: the pruned graph's [B,K',1] factor of merged rows; None where a mean stays as it is.
+        standing: the pruned graph's [B,T] token of the stream behind the cut that stands at each place of the dense
+            sequence; None where convolutions and scans see only what is left.
     """
 
     block: int
@@ -36,11 +38,13 @@ class CutSite:
     merge: tuple[str, str, str] | tuple[str] | tuple[()] = ()
     size: str | None = None
     scale: str | None = None
+    standing: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The pruned graph's values that the cut reports."""
-        return (self.index, *self.merge, *(name for name in (self.size, self.scale) if name is not None))
+        further = (self.size, self.scale, self.standing)
+        return (self.index, *self.merge, *(name for name in further if name is not None))
 
 
 def every_cut(plan: Plan) -> tuple[TokenCut, ...]:
@@ -56,8 +60,8 @@ def find_sites(pruned: ir.Model, plan: Plan, at: Sequence[str]) -> tuple[CutSite
     sites = []
     for cut, value in zip(every_cut(plan), at, strict=True):
         prefix = f"{PREFIX}cut/{cut.block}" if cut.block < plan.blocks else f"{PREFIX}output"
-        parts = ("source", "own", "weights", "size", "scale")
-        source, own, weights, size, scale = (f"{prefix}/{part}" for part in parts)
+        parts = ("source", "own", "weights", "size", "scale", "standing")
+        source, own, weights, size, scale, standing = (f"{prefix}/{part}" for part in parts)
         sites.append(
             CutSite(
                 block=cut.block,
@@ -66,6 +70,7 @@ def find_sites(pruned: ir.Model, plan: Plan, at: Sequence[str]) -> tuple[CutSite
                 merge=(source, own, weights) if weights in known else (),
                 size=size if size in known else None,
                 scale=scale if scale in known else None,
+                standing=standing if standing in known else None,
             )
         )
     return tuple(sites)

@@ -25,11 +25,13 @@ class Survivors:
         positions: [B,K] int64, where each token of the stream stands in the dense sequence.
         sizes: [B,K], how many tokens each stands for in attention; None while attention does not ask.
         mix: [B,T,T], what the dense stream is multiplied with at this cut; None where nothing is merged.
+        stands: [B,T], the token of the dense sequence that stands at each place of it; None where each is its own.
     """
 
     positions: Array
     sizes: Array | None = None
     mix: Array | None = None
+    stands: Array | None = None
 
 
 def whole(batch: int, tokens: int) -> Survivors:

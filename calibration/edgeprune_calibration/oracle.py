@@ -4,7 +4,8 @@
                      -inf on the columns of removed tokens in each later attention,
                      the value of a merged group at the position that the cut's index names,
                      log(size) on that column
-                     input 0 in each later selective scan, with the step that the plan's alignment says
+                     input 0 in each later selective scan, with the step that the plan's alignment says; or, in
+                     front of its convolution, the token that stands in
 
 and, where tokens leave for the outputs, the rows of the outputs that belong to them.
 
@@ -31,6 +32,7 @@ from edgeprune_calibration._restored import Tap, expected, find_taps, stream_row
 from edgeprune_calibration._scanned import ScannedDense
 from edgeprune_calibration._sites import CutSite, every_cut, find_sites
 from edgeprune_calibration._specs import Array
+from edgeprune_calibration._standing import check_likeness, standing_in
 from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, scaled, whole
 from edgeprune_calibration.data import Feed
 from edgeprune_calibration.runner import Runner
@@ -143,7 +145,7 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
     taps = () if compare else find_taps(task.dense, task.pruned, [cut.at for cut in task.cuts])
     if taps:  # compared whole at the taps; behind them stand the dense graph's own nodes
         compared = tuple(comparison for comparison in compared if not comparison.restored)
-    streams = [cut.at for cut in task.cuts] if taps else []
+    streams = [cut.at for cut in task.cuts] if taps or task.plan.alignment == "stand-in" else []
     names = [*(comparison.dense for comparison in compared), *(tap.dense for tap in taps), *streams]
     copy = _exposed(task.dense, names)
     batch = _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens)
@@ -201,12 +203,21 @@ class _Proof:
             others = positions if self.task.plan.output is None else self._others(positions)
             worst.add(found, wanted, take_rows(dense[comparison.dense], comparison, others, tokens))
 
+        self._check_stand_ins(masked, after)
         self._check_taps(pruned, masked, dense, after, worst)
 
     def _others(self, positions: Array) -> Array:
         """The next patches in the place of those that left: rows that must differ, or no wrong row would be seen."""
         prefix, patches = self.task.plan.prefix_tokens, self.task.plan.patch_tokens
         return np.where(positions < prefix, positions, prefix + (positions - prefix + 1) % patches)
+
+    def _check_stand_ins(self, masked: Feed, after: Sequence[Survivors]) -> None:
+        """Hold who stands in for a dropped token against the streams."""
+        batch, tokens = self.masked.batch, self.masked.tokens
+        before = [whole(batch, tokens), *after]
+        for site, one, other in zip(self.task.cuts, before, after, strict=False):
+            if site.standing is not None and self.task.plan.alignment == "stand-in":
+                check_likeness(stream_rows(masked[site.at], batch, tokens), one, other, self.task.plan.run())
 
     def _check_taps(self, pruned: Feed, masked: Feed, dense: Feed, after: Sequence[Survivors], worst: _Worst) -> None:
         """Hold every restored stream, all tokens of it, against its mode's formula."""
@@ -234,9 +245,12 @@ class _Proof:
             patches, place = cut.keep, front
             merge = [_each(pruned, name, batch) for name in site.merge]
             size = None if site.size is None else _each(pruned, site.size, batch)
-            current = after_cut(current, index, _matrix(index, merge, current), size, tokens)
+            before = current
+            current = after_cut(before, index, _matrix(index, merge, before), size, tokens)
             if site.scale is not None:
                 current = scaled(current, _each(pruned, site.scale, batch))
+            standing = _each(pruned, site.standing, batch) if site.standing is not None else None
+            current = standing_in(before, current, standing)
             out.append(current)
         return out
 

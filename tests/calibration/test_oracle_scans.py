@@ -14,15 +14,24 @@ from edgeprune.core.errors import PassError, ValidationError
 from edgeprune.core.plan import Alignment
 from edgeprune.core.recognition import recognize
 from edgeprune.core.scans import is_selective_scan
+from edgeprune_calibration._standing import check_likeness, standing_in
+from edgeprune_calibration._survivors import Survivors, whole
 from edgeprune_calibration.oracle import TOLERANCE, find_sites, prove
 
 DEEP = replace(SCAN, depth=3)
-ALIGNMENTS: tuple[Alignment, ...] = ("none", "gap", "bias", "exact")
+ALIGNMENTS: tuple[Alignment, ...] = ("none", "gap", "bias", "exact", "stand-in")
 
 
 @pytest.mark.parametrize(
     ("token", "alignment", "batch"),
-    [("middle", "none", 1), ("middle", "gap", 3), ("last", "bias", 1), ("middle", "exact", 3), ("none", "exact", 1)],
+    [
+        ("middle", "none", 1),
+        ("middle", "gap", 3),
+        ("last", "bias", 1),
+        ("middle", "exact", 3),
+        ("none", "exact", 1),
+        ("middle", "stand-in", 3),
+    ],
 )
 def test_two_cuts_are_exact(token: str, alignment: Alignment, batch: int) -> None:
     spelling = replace(DEEP, token=token)  # type: ignore[arg-type]
@@ -34,7 +43,7 @@ def test_two_cuts_are_exact(token: str, alignment: Alignment, batch: int) -> Non
     assert result.sensitivity > 0.1
 
 
-@pytest.mark.parametrize(("alignment", "batch"), [("none", 3), ("bias", 1)])
+@pytest.mark.parametrize(("alignment", "batch"), [("none", 3), ("bias", 1), ("stand-in", 3)])
 def test_merged_tokens_are_exact(alignment: Alignment, batch: int) -> None:
     dense = canonical_vim(DEEP, batch)
     pruned = dense.clone()
@@ -96,6 +105,42 @@ def test_a_convolution_that_sees_other_neighbours_is_seen() -> None:
     shifted = np.roll(weight.const_value.numpy(), 1, axis=-1)
     weight.const_value = ir.tensor(shifted, name=weight.name)
     assert not prove_vim(dense, pruned, plan, SCAN, 1).passed
+
+
+@pytest.mark.parametrize("strategy", ["random", "ssm-delta"])
+def test_one_that_stands_in_where_another_should_is_refused(strategy: str) -> None:
+    dense = canonical_vim(SCAN, 1)
+    pruned = dense.clone()
+    plan = reduce_vim(pruned, Cuts(keep={0: 9}, strategy=strategy, alignment="stand-in"))
+    standing = next(v for node in pruned.graph for v in node.outputs if v.name == "edgeprune/cut/0/standing")
+    # Every place but the last takes the token that stands at the next one.
+    shifted = ir.node("Gather", [standing, _ints(pruned, [*range(1, 17), 16])], {"axis": 1}, name="shifted")
+    producer = standing.producer()
+    assert producer is not None
+    pruned.graph.insert_after(producer, shifted)
+    ir.convenience.replace_all_uses_with(standing, shifted.outputs[0])
+    shifted.replace_input_with(0, standing)
+    standing.name, shifted.outputs[0].name = "before", standing.name
+    with pytest.raises(PassError, match="at the place of a token that is gone stands another"):
+        prove_vim(dense, pruned, plan, SCAN, 1)
+
+
+def _ints(model: ir.Model, numbers: list[int]) -> ir.Value:
+    tensor = ir.tensor(np.asarray(numbers, np.int64), name="shift")
+    value = ir.Value(name="shift", const_value=tensor)
+    model.graph.register_initializer(value)
+    return value
+
+
+def test_who_stands_in_must_be_the_most_alike() -> None:
+    x = np.array([[[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [1.0, 0.2]]], np.float32)
+    before, after = whole(1, 4), Survivors(np.array([[0, 1, 2]]))
+    right, wrong = (standing_in(before, after, np.array([[0, 1, 2, other]])) for other in (1, 2))
+    check_likeness(x, before, right, range(0))
+    with pytest.raises(PassError, match="most like it"):
+        check_likeness(x, before, wrong, range(0))
+    with pytest.raises(PassError, match="most like it"):
+        check_likeness(x, before, right, range(1, 2))
 
 
 def test_a_class_token_out_of_its_place_is_refused() -> None:

@@ -36,7 +36,9 @@ class _Operator(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g: torch.Graph, *arguments: torch.Value) -> torch.Value:
-        return g.op("somebody::selective_scan", *arguments)
+        result = g.op("somebody::selective_scan", *arguments)
+        result.setType(arguments[0].type())
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
