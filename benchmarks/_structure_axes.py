@@ -20,7 +20,7 @@ from edgeprune.options import Options
 from edgeprune_targets.profiles import load_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import onnx_ir as ir
@@ -31,10 +31,17 @@ if TYPE_CHECKING:
 AXES = ("mlp", "head-size", "sublayers")
 
 
-def realised(
-    model: Path, data: Path, *, shares: Sequence[float] = (), latency: float = 0.0, target: str = "", threads: int = 2
+def realised(  # noqa: PLR0913 - a model, data, and what to make of it
+    model: Path,
+    data: Path,
+    *,
+    shares: Sequence[float] = (),
+    latency: float = 0.0,
+    target: str = "",
+    threads: int = 2,
+    wanted: Callable[[Mix], bool] = lambda mix: True,  # noqa: ARG005
 ) -> Iterator[tuple[float, Mix, ir.Model | str]]:
-    """Every mix of widths and sublayers at shares of the MACs, or at one of the modelled latency, as a graph."""
+    """Mixes of widths and sublayers at shares of the MACs, or at one of the modelled latency, as graphs."""
     options = Options(data=data, threads=threads, latency=latency or None, axes=AXES)
     with opened(model, options) as loaded:
         job = Job(loaded, options, load_targets(target) if target else (), SILENT)
@@ -44,7 +51,7 @@ def realised(
         price, budget = modelled_latency(job.bench, job.targets) if latency else (None, None)
         for share in [latency] if latency else shares:
             axes = Axes(job.bench, budget or Budget("macs", share), judge, SILENT, job.targets, price)
-            yield from ((share, mix, _tried(axes, mix)) for mix in mixes(AXES, params=False))
+            yield from ((share, mix, _tried(axes, mix)) for mix in mixes(AXES, params=False) if wanted(mix))
 
 
 def _tried(axes: Axes, mix: Mix) -> ir.Model | str:

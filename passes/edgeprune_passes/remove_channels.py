@@ -46,8 +46,8 @@ class RemoveChannels:
     def apply(self, model: ir.Model) -> PassResult:
         """Rewrite `model` in place."""
         changes = 0
-        for _, cuts in groupby(self.cuts, key=lambda cut: cut.kind):
-            widths = find_widths(model, recognize(model))
+        for kind, cuts in groupby(self.cuts, key=lambda cut: cut.kind):
+            widths = find_widths(model, recognize(model), (kind,))
             for cut in cuts:
                 self._cut(model, widths, cut)
                 changes += 1

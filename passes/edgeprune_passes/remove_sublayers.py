@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 from edgeprune.core.errors import PlanError
 from edgeprune.core.graph import PREFIX
 from edgeprune.core.passes import PassResult
+from edgeprune.core.plan import SUBLAYERS
 from edgeprune.core.recognition import recognize
 from edgeprune.core.tape import add_initializer, fresh_name
 from edgeprune.core.widths.find import find_widths
@@ -48,7 +49,7 @@ class RemoveSublayers:
         """Rewrite `model` in place."""
         if not self.cuts:
             return PassResult(model, 0)
-        widths = find_widths(model, recognize(model))
+        widths = find_widths(model, recognize(model), SUBLAYERS)
         found = [_sublayer(widths, cut) for cut in self.cuts]
         for sublayer in found:
             self._replace(model, sublayer)

@@ -15,23 +15,33 @@ from edgeprune.core.widths.heads import find_heads
 from edgeprune.core.widths.sublayers import ACTIVATIONS, find_sublayers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import onnx_ir as ir
 
+    from edgeprune.core.plan import WidthKind
     from edgeprune.core.recognition import Recognition
     from edgeprune.core.widths.flow import WidthFlow
     from edgeprune.core.widths.groups import WidthGroup
     from edgeprune.core.widths.units import Units
 
 
-def find_widths(model: ir.Model, found: Recognition) -> Widths:
-    """All width groups of a model in canonical form, MLPs first, in the order of their blocks."""
+_HEADS = {"heads", "head-size"}
+
+
+def find_widths(model: ir.Model, found: Recognition, kinds: Collection[WidthKind] | None = None) -> Widths:
+    """The width groups and sublayers of a model in canonical form, MLPs first, in the order of their blocks.
+
+    Args:
+        model: the graph.
+        found: its blocks.
+        kinds: those that are wanted at the least, which may spare the search for heads; all without.
+    """
     if not found.blocks or found.stream is None:
         return Widths((), found.refusals)
     order = Order(list(model.graph))
     mlps, declined = _Mlps(order, found).find()
-    attended = find_heads(order, found)
+    attended = find_heads(order, found) if kinds is None or _HEADS & {*kinds} else Widths(())
     sublayers, whole = find_sublayers(order, found, mlps)
     return Widths((*mlps, *attended.groups), (*declined, *attended.refusals, *whole), sublayers)
 
