@@ -48,11 +48,12 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of the dense sequence, of the pruned one at its end, and those that are prefix."""
+    """Tokens of the dense sequence, of the pruned one at its end, and those that are prefix; where these begin."""
 
     dense: int
     pruned: int
     prefix: int
+    place: int = 0
 
     def row_axis(self, dense: Sequence[int], pruned: Sequence[int]) -> int | None:
         """Axis along which the second shape has the survivors of the first; None if they differ in any other way."""
@@ -63,7 +64,8 @@ class Lengths:
             return None
         axis = differing[0]
         shift = dense[axis] - self.dense
-        fits = abs(shift) <= EXTRA and pruned[axis] - self.pruned == shift
+        # Rows that a head adds or takes off are in front, where prefix tokens come first.
+        fits = abs(shift) <= (0 if self.place else EXTRA) and pruned[axis] - self.pruned == shift
         return axis if fits else None
 
     def whole_axis(self, shape: Sequence[int]) -> int | None:

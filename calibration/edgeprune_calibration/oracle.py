@@ -135,7 +135,8 @@ class _Task:
 
     @property
     def lengths(self) -> Lengths:
-        return Lengths(self.tokens, every_cut(self.plan)[-1].keep + self.plan.prefix_tokens, self.plan.prefix_tokens)
+        last = every_cut(self.plan)[-1].keep + self.plan.prefix_tokens
+        return Lengths(self.tokens, last, self.plan.prefix_tokens, self.plan.prefix_place)
 
 
 def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threads: int) -> _Proof:

@@ -132,18 +132,18 @@ class _Follower:
     def follow(self, feed: Feed) -> list[tuple[int, list[tuple[int, ...]]]]:
         """For each cut its block, and the owners in each sample of the batch."""
         values = self.constants | (self.runner.run(feed, self.computed) if self.computed else {})
-        prefix, patches = self.plan.prefix_tokens, self.plan.patch_tokens
+        run, patches = self.plan.run(), self.plan.patch_tokens
         batch = len(next(iter(feed.values())))
-        stream = whole(batch, prefix + patches)
+        stream = whole(batch, len(run) + patches)
         place = stream.positions.copy()
         out = []
         for site in self.sites:
             index, matrix = _selection(values, site, batch, stream)
             moved = _moves(index, matrix, stream.positions.shape[1])
-            stream = after_cut(stream, index, matrix, None, prefix + patches)
+            stream = after_cut(stream, index, matrix, None, len(run) + patches)
             place = np.where(place < 0, -1, np.take_along_axis(moved, np.maximum(place, 0), axis=1))
             block = site.block if site.block < self.plan.blocks else -1
-            out.append((block, [_owners(*each, prefix) for each in zip(place, stream.positions, strict=True)]))
+            out.append((block, [_owners(*each, run) for each in zip(place, stream.positions, strict=True)]))
         return out
 
 
@@ -174,11 +174,16 @@ def _moves(index: Array, matrix: Array | None, length: int) -> Array:
     return moved
 
 
-def _owners(place: Array, positions: Array, prefix: int) -> tuple[int, ...]:
-    """Patches of the dense grid that stand for the patches; -1 for what was dropped, or went into a prefix token."""
-    places = place[prefix:]
-    at = np.where(places < 0, -1, positions[np.maximum(places, 0)] - prefix)
-    return tuple(int(owner) for owner in np.maximum(at, -1))
+def _owners(place: Array, positions: Array, run: range) -> tuple[int, ...]:
+    """Patches of the dense grid that stand for the patches; -1 for what was dropped, or went into a prefix token.
+
+    `run` says where the prefix tokens stand in the dense sequence, which are no patches of it.
+    """
+    patch = np.full(len(place), -1)
+    patch[np.setdiff1d(np.arange(len(place)), run)] = np.arange(len(place) - len(run))
+    places = np.delete(place, run)
+    at = np.where(places < 0, -1, patch[positions[np.maximum(places, 0)]])
+    return tuple(int(owner) for owner in at)
 
 
 def _exposed(model: ir.Model, names: Sequence[str]) -> ir.Model:

@@ -53,6 +53,9 @@ def find_readout(model: ir.Model, found: Recognition) -> ReadOut | Refusal:
     outputs = [value for value in model.graph.outputs if stream.flow.tokens_on(value)]
     if not outputs:
         return _no_token_output(found)
+    if stream.place:
+        reason = f"{stream.place} patch tokens stand in front of the class tokens, which would have to come first"
+        return Refusal(RefusalCode.NO_READ_OUT, reason, _names(outputs))
     nodes = list(model.graph)
     tree = token_dominators(nodes, stream)
     chain = tree.chain(tree.common(outputs))

@@ -9,7 +9,6 @@ import numpy as np
 from onnx_ir.passes import common
 
 from edgeprune.core.flow.engine import run_flow
-from edgeprune.core.flow.labels import Resize
 from edgeprune.core.graph import PREFIX, consumers, downstream, name_of
 from edgeprune.core.passes import PassResult
 from edgeprune.core.recognition import is_residual, recognize
@@ -21,7 +20,7 @@ from edgeprune_passes._split_qkv import split_fused_projection
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeprune.core.flow.labels import Label
+    from edgeprune.core.flow.labels import Label, Resize
     from edgeprune.core.recognition import Block, Recognition
     from edgeprune.core.source import Stream
 
@@ -74,7 +73,7 @@ def _refused(model: ir.Model, found: Recognition) -> Refusal | None:
             (name_of(block.attention.softmax),),
         )
     labels = {value: stream.flow.labels[value] for value, _ in seeds}
-    resize = Resize(stream.tokens, stream.prefix, stream.prefix)
+    resize = stream.resize(stream.prefix)
     flow = run_flow(_behind(model, seeds), labels, resize)
     if flow.refusals or any(_reads_patches(label, resize) for label in flow.labels.values()):
         return Refusal(RefusalCode.PATCHES_IN_OUTPUT, "the head reads patch tokens", _heads(found))
@@ -86,7 +85,7 @@ def _refused(model: ir.Model, found: Recognition) -> Refusal | None:
 def _reads_patches(label: Label, resize: Resize) -> bool:
     """Whether a value needs patch rows: it pools tokens, weighs them (an attention pool), or holds nothing else."""
     weighed = [tokens for i in label.token_axes if (tokens := label.tokens_at(i)) is not None and tokens.softmaxed]
-    removable = any(not s.fresh and s.stop > resize.prefix for tokens in weighed for s in tokens.segments)
+    removable = not all(resize.stays(segment) for tokens in weighed for segment in tokens.segments)
     return label.pooled or removable or 0 in resize.shape(label)
 
 
@@ -120,7 +119,8 @@ def _cut_rows(model: ir.Model, stream: Stream, block: Block) -> None:
     """Slice the rows off at both edges, the queries as far up as they are nobody else's, and follow."""
     seeds = _edges(stream, block)
     assert seeds is not None
-    index = np.tile(np.arange(stream.prefix, dtype=np.int64), (stream.batch, 1))
+    stop = stream.place + stream.prefix
+    index = np.tile(np.arange(stream.place, stop, dtype=np.int64), (stream.batch, 1))
     short: dict[ir.Value, Label] = {}
     first = None
     for value, user in seeds:
@@ -128,12 +128,11 @@ def _cut_rows(model: ir.Model, stream: Stream, block: Block) -> None:
         label = stream.flow.labels[value]
         tape = Tape(model, before=user, prefix=f"{PREFIX}tail/{block.index}")
         first = first or tape.constant(index, name="index")
-        rows = tape.slice(value, label.token_axes[0], 0, stream.prefix, name="rows")
+        rows = tape.slice(value, label.token_axes[0], stream.place, stop, name="rows")
         replace_input(user, value, rows)
         short[rows] = label
     assert first is not None
-    resize = Resize(stream.tokens, stream.prefix, stream.prefix)
-    propagate(model, short, resize, first, batch=stream.batch, prefix=f"{PREFIX}tail/{block.index}")
+    propagate(model, short, stream.resize(stream.prefix), first, batch=stream.batch, prefix=f"{PREFIX}tail/{block.index}")
 
 
 def _highest(stream: Stream, value: ir.Value, user: ir.Node) -> tuple[ir.Value, ir.Node]:
