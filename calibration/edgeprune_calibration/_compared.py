@@ -70,7 +70,7 @@ class Lengths:
 
     def whole_axis(self, shape: Sequence[int]) -> int | None:
         """Axis of a restored value that has every token, or every patch token."""
-        for length in (self.dense, self.dense - self.prefix):
+        for length in (self.dense, self.dense - self.prefix)[: 1 if self.place else 2]:
             for axis in range(1, len(shape)):
                 if shape[axis] == length:
                     return axis

@@ -132,7 +132,8 @@ def _cut_rows(model: ir.Model, stream: Stream, block: Block) -> None:
         replace_input(user, value, rows)
         short[rows] = label
     assert first is not None
-    propagate(model, short, stream.resize(stream.prefix), first, batch=stream.batch, prefix=f"{PREFIX}tail/{block.index}")
+    resize = stream.resize(stream.prefix)
+    propagate(model, short, resize, first, batch=stream.batch, prefix=f"{PREFIX}tail/{block.index}")
 
 
 def _highest(stream: Stream, value: ir.Value, user: ir.Node) -> tuple[ir.Value, ir.Node]:
