@@ -10,7 +10,7 @@ import onnx_ir as ir
 from edgeprune.core.graph import PREFIX
 from edgeprune.core.results import Exactness
 from edgeprune.core.scans import selective_scans
-from edgeprune.core.tape import Tape
+from edgeprune.core.tape import add_initializer, fresh_name
 from edgeprune_calibration.runner import Runner
 
 if TYPE_CHECKING:
@@ -58,12 +58,11 @@ def _without_scans(canonical: ir.Model) -> ir.Model:
     model = canonical.clone()
     for node in selective_scans(model.graph):
         value = node.outputs[0]
-        after = [use for use in value.uses() if use.node is not node]
-        following = list(model.graph)[list(model.graph).index(node) + 1 :]
-        tape = Tape(model, before=following[0] if following else None, prefix=f"{PREFIX}nothing")
-        nothing = tape.op("Mul", value, tape.scalar(0.0))
-        for use in after:
-            use.node.replace_input_with(use.idx, nothing)
+        idle = ir.Value(name=f"{value.name}/idle", shape=value.shape, type=value.type)
+        ir.convenience.replace_all_uses_with(value, idle, replace_graph_outputs=True)
+        value.name, idle.name = idle.name, value.name
+        zero = add_initializer(model, np.zeros((), np.float32), fresh_name(model, f"{PREFIX}zero"))
+        model.graph.insert_after(node, ir.Node("", "Mul", [value, zero], outputs=[idle], name=f"{value.name}/Mul"))
     return model
 
 
