@@ -17,7 +17,7 @@ from edgeprune.core.widths.arrays import arrays_to_bytes, digest
 from edgeprune.core.widths.find import find_widths
 from edgeprune.core.widths.groups import Sublayer, WidthGroup
 from edgeprune_calibration.padding import find_padding
-from edgeprune_calibration.statistics import collect
+from edgeprune_calibration.statistics import collect, thin
 from edgeprune_calibration.store import store_for
 from edgeprune_calibration.width_solving import WidthSolver, probes_of
 from edgeprune_targets.width_alignment import width_alignment
@@ -73,6 +73,7 @@ class Structure:
         self.targets = ", ".join(target.name for target in targets)
         self.damage: dict[str, float] = {}
         self._solver: WidthSolver | None = None
+        self._thin = ""
         self._slow: dict[WidthKind, set[int]] = {}
         self.samples = 0
 
@@ -105,7 +106,7 @@ class Structure:
         found = collect(
             graph, probes, chosen, batch=batch, threads=threads, progress=progress, store=store, padding=hides
         )
-        self._solver = WidthSolver(self.widths, found)
+        self._solver, self._thin = WidthSolver(self.widths, found), thin(found, self.samples)
         return self._solver
 
     def by_shares(self, shares: Mapping[WidthKind, float]) -> dict[str, int]:
@@ -169,7 +170,8 @@ class Structure:
         cuts = tuple(solution.cut for solution in solutions)
         sha256 = digest(arrays_to_bytes(arrays)) if cuts else ""
         made = replace(self.plan, widths=cuts, widths_sha256=sha256)
-        return Structured(made, arrays, tuple(map(_row, solutions)), tuple(_warnings(solutions)))
+        few = [self._thin] if self._thin and cuts else []
+        return Structured(made, arrays, tuple(map(_row, solutions)), (*few, *_warnings(solutions)))
 
     def missed(self, shares: Mapping[WidthKind, float], keep: Mapping[str, int]) -> list[str]:
         """What a person must know where counts that run fast are far from the share that was asked for."""
@@ -193,8 +195,7 @@ def _cuttable(widths: Widths, kinds: tuple[WidthKind, ...]) -> Widths:
     """
     for kind in kinds:
         if kind not in SUBLAYERS and not widths.of(kind):
-            why = f": {widths.refusals[0]}" if widths.refusals else ""
-            msg = f"no {kind} width of this model can be cut{why}"
+            msg = f"no {kind} width of this model can be cut{widths.why_no(kind)}"
             raise PlanError(msg, hint=f"leave out --{kind}-keep")
     if set(kinds) & set(SUBLAYERS) and not any(sublayer.kind in kinds for sublayer in widths.sublayers):
         why = f": {widths.refusals[0]}" if widths.refusals else ""

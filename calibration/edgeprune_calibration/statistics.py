@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from edgeprune_calibration.padding import Padding
     from edgeprune_calibration.store import Store
 
-__all__ = ["EVERY", "FEWEST_SAMPLES", "Probe", "collect"]
+__all__ = ["EVERY", "FEWEST_SAMPLES", "Probe", "collect", "thin"]
 
 # Held-out samples are number 0, 5, 10, ... of the data.
 EVERY = 5
 FEWEST_SAMPLES = 2
+
+# Rows for each channel below which a fit is thin, and how many are plenty.
+_THIN, _PLENTY = 5, 20
 
 # Sums of one pass over the data, fitted and held-out; more sites than fit take further passes.
 _BUDGET_BYTES = 3 << 30
@@ -76,6 +79,22 @@ def collect(  # noqa: PLR0913 - a graph, what to run it on, and how
         key = f"{number}-{len(part)}"
         found |= run.over(data, progress or SILENT, store, key)
     return found
+
+
+def thin(found: Mapping[str, SplitMoments], samples: int) -> str:
+    """What a person must know where a Gram has few rows for its size, or less than its rank; empty where none has."""
+    worst = min(found, key=lambda name: found[name].all.rows / found[name].all.total.shape[-1], default=None)
+    if worst is None:
+        return ""
+    rows, width = found[worst].all.rows, found[worst].all.total.shape[-1]
+    if rows >= _THIN * width:
+        return ""
+    short = "fewer than its rank" if rows < width else f"{rows / width:.1f} for each"
+    needed, plenty = (-(-share * width * samples // rows) for share in (_THIN, _PLENTY))
+    return (
+        f"{samples} samples are {rows} tokens for the {width} channels at {worst}, {short}: "
+        f"{needed} samples would be enough, {plenty} plenty"
+    )
 
 
 def _passes(model: ir.Model, probes: Sequence[Probe]) -> Iterator[list[Probe]]:

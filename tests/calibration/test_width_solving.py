@@ -17,7 +17,7 @@ from edgeprune_calibration.moments import Moments, SplitMoments
 from edgeprune_calibration.rotating import logit_basis, value_basis, value_weight
 from edgeprune_calibration.runner import Runner
 from edgeprune_calibration.solving import DAMPING, Affine, eliminate, held_error, resolve
-from edgeprune_calibration.statistics import collect
+from edgeprune_calibration.statistics import collect, thin
 from edgeprune_calibration.store import Store, store_for
 from edgeprune_calibration.width_solving import MEAN_ONLY, ROTATED, WidthSolver, probes_of
 from edgeprune_passes.remove_channels import RemoveChannels
@@ -230,6 +230,28 @@ def test_a_head_that_tells_nothing_apart_keeps_its_coordinates(rows):
     made = value_weight(sigma, basis.basis[:, :2], weight)
     for array in (basis.basis, basis.loss, made):
         assert np.isfinite(array.astype(np.float32)).all()
+
+
+def test_grams_of_few_rows_are_told_with_what_would_be_enough():
+    wide = split_of(data(rows=40, width=12), data(rows=10, width=12))
+    full = split_of(data(rows=400, width=12), data(rows=100, width=12))
+    told = thin({"mlp.0": full, "mlp.1": wide}, samples=5)
+    assert told == (
+        "5 samples are 50 tokens for the 12 channels at mlp.1, 4.2 for each: 6 samples would be enough, 24 plenty"
+    )
+    assert not thin({"mlp.0": full}, samples=50)
+    short = split_of(data(rows=8, width=12), data(rows=2, width=12))
+    assert "10 tokens for the 12 channels at mlp.1, fewer than its rank" in thin({"mlp.1": short}, samples=2)
+
+
+def test_a_gram_without_full_rank_is_solved_by_its_ridge():
+    fit, held, known = data(rows=6), data(rows=3, seed=1), affine()
+    found = resolve(split_of(fit, held), known, np.arange(12) < 8)
+    assert np.isfinite(found.weight).all()
+    assert found.error <= found.untouched
+    order = eliminate(moments_of(fit), known.weighed, np.arange(12), 2)
+    assert len(set(order.order.tolist())) == 10
+    assert np.isfinite(order.loss).all()
 
 
 def test_a_low_rank_attention_gets_smaller_heads_for_nothing():

@@ -43,7 +43,8 @@ def find_widths(model: ir.Model, found: Recognition, kinds: Collection[WidthKind
     mlps, declined = _Mlps(order, found).find()
     attended = find_heads(order, found) if kinds is None or _HEADS & {*kinds} else Widths(())
     sublayers, whole = find_sublayers(order, found, mlps)
-    return Widths((*mlps, *attended.groups), (*declined, *attended.refusals, *whole), sublayers)
+    by_kind = (*(("mlp", refusal) for refusal in declined), *attended.declined)
+    return Widths((*mlps, *attended.groups), (*declined, *attended.refusals, *whole), sublayers, by_kind)
 
 
 class _Mlps:

@@ -163,10 +163,16 @@ class Widths:
     groups: tuple[WidthGroup, ...]
     refusals: tuple[Refusal, ...] = ()
     sublayers: tuple[Sublayer, ...] = ()
+    declined: tuple[tuple[WidthKind, Refusal], ...] = ()
 
     def of(self, kind: WidthKind) -> tuple[WidthGroup, ...]:
         """The groups of one kind."""
         return tuple(group for group in self.groups if group.kind == kind)
+
+    def why_no(self, kind: WidthKind) -> str:
+        """Why a model has no width of a kind, as the end of a sentence; of another kind where nothing looked like it."""
+        own = [refusal for each, refusal in self.declined if each == kind]
+        return "".join(f": {refusal}" for refusal in (*own, *self.refusals)[:1])
 
     def named(self, name: str) -> WidthGroup | None:
         """The group of a name."""

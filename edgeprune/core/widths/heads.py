@@ -39,15 +39,18 @@ class _Operand:
 def find_heads(order: Order, found: Recognition) -> Widths:
     """Heads and head sizes of all blocks."""
     groups: list[WidthGroup] = []
-    refusals: list[Refusal] = []
+    declined: list[tuple[WidthKind, Refusal]] = []
+    kinds: tuple[tuple[WidthKind, Callable[[Order, Block], WidthGroup]], ...]
+    kinds = (("heads", _heads), ("head-size", _head_size))
     for block in (block for block in found.blocks if block.attentions):
-        for make in (_heads, _head_size):
+        for kind, make in kinds:
             made = _tried(make, order, block)
             if isinstance(made, WidthGroup):
                 groups.append(made)
             else:
-                refusals.append(made)
-    return Widths(tuple(groups), tuple(dict.fromkeys(refusals)))
+                declined.append((kind, made))
+    refusals = tuple(dict.fromkeys(refusal for _, refusal in declined))
+    return Widths(tuple(groups), refusals, declined=tuple(declined))
 
 
 def _tried(make: Callable[[Order, Block], WidthGroup], order: Order, block: Block) -> WidthGroup | Refusal:
