@@ -170,7 +170,7 @@ class Widths:
         return tuple(group for group in self.groups if group.kind == kind)
 
     def why_no(self, kind: WidthKind) -> str:
-        """Why a model has no width of a kind, as the end of a sentence; of another kind where nothing looked like it."""
+        """Why a model has no width of a kind, as the end of a sentence; of another where none looked like it."""
         own = [refusal for each, refusal in self.declined if each == kind]
         return "".join(f": {refusal}" for refusal in (*own, *self.refusals)[:1])
 
