@@ -11,13 +11,14 @@ from edgeprune.core.errors import PassError
 from edgeprune.core.graph import name_of
 from edgeprune.core.passes import PassResult
 from edgeprune.core.refusals import Refusal, RefusalCode
-from edgeprune.core.scans import carry_function
+from edgeprune.core.scans import carry_function, selective_scans
 from edgeprune_passes.scans._declined import DeclinedError
 from edgeprune_passes.scans._edit import let_go
 from edgeprune_passes.scans._tidy import tidy_result
 from edgeprune_passes.scans.causal_conv import trim_convolutions
 from edgeprune_passes.scans.custom_op import expand_scans
 from edgeprune_passes.scans.flips import cancel_flips, drop_idle_slices, unify_flips
+from edgeprune_passes.scans.foreign import foreign_scans
 from edgeprune_passes.scans.loop_node import roll_loops
 from edgeprune_passes.scans.scan_node import raise_scan
 from edgeprune_passes.scans.softplus import plain_softplus
@@ -53,7 +54,10 @@ class RaiseScans:
         if raised:
             carry_function(model)
         written = sum(count for count, _ in plain)
-        return PassResult(model, written + raised + smaller, (*(one for _, many in plain for one in many), *refusals))
+        refusals = [*(one for _, many in plain for one in many), *refusals]
+        if not refusals and not selective_scans(model.graph):
+            refusals = foreign_scans(model)
+        return PassResult(model, written + raised + smaller, tuple(refusals))
 
 
 def _raised(model: ir.Model, node: ir.Node) -> Refusal | None:

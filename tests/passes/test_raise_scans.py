@@ -241,3 +241,43 @@ def test_refused_and_raised_scans_stand_side_by_side() -> None:
     made = raised(model)
     assert sorted(operators(made)) == ["Add", "Mul", "Scan", "SelectiveScan"]
     assert apart(run(made, feed())[0], run(model, feed())[0]) < 1e-6
+
+
+def log_depth() -> str:
+    """Hillis and Steele: every token takes in the one 1, 2, 4 before it; no token follows another."""
+    lines = f"{DECAYS['unsqueezed']} {ADDED['step and B first']}"
+    decay, added = "at", "ft"
+    for i in (1, 2, 4):
+        lines += f"""
+          pa{i} = Pad({decay}, pad{i}, f1) pf{i} = Pad({added}, pad{i}, f0) sa{i} = Slice(pa{i}, from0, to{T}, axis0)
+          sf{i} = Slice(pf{i}, from0, to{T}, axis0) ga{i} = Mul({decay}, sf{i}) nf{i} = Add({added}, ga{i})
+          na{i} = Mul({decay}, sa{i})"""
+        decay, added = f"na{i}", f"nf{i}"
+    read = f"c4 = Unsqueeze(Ct, last) m4 = MatMul({added}, c4) ys = Squeeze(m4, three)"
+    return f"{lines} Ct = Transpose<perm=[1, 0, 2]>(C) {read} y = Transpose<perm=[1, 0, 2]>(ys)"
+
+
+def test_a_parallel_scan_is_refused_by_name() -> None:
+    numbers = {f"to{T}": np.array([T]), "from0": np.array([0]), "axis0": np.array([0])}
+    pads = {f"pad{i}": np.array([i, *[0] * 7]) for i in (1, 2, 4)}
+    fills = {"f0": np.array(0, np.float32), "f1": np.array(1, np.float32)}
+    model = spelled(log_depth(), constants={**numbers, **pads, **fills}).model()
+    assert apart(run(model, feed())[0], expected(feed())) < 1e-5
+    (refusal,) = Canonicalize().apply(model).refusals
+    assert refusal.reason == (
+        "the decay of a selective scan stands here, and no recurrence reads it one token after the other: a parallel "
+        "(associative, log-depth) scan is not raised, export the sequential form"
+    )
+
+
+def test_a_scan_in_chunks_is_refused_by_name() -> None:
+    lines = "sums = CumSum(s, token_axis) low = Sub(sums, s) near = Exp(low) y = Mul(near, u)"
+    (refusal,) = Canonicalize().apply(spelled(lines, constants={"token_axis": np.array(1)}).model()).refusals
+    assert (
+        refusal.reason == "sums of steps over tokens are exponentiated: a scan in chunks (Mamba-2, SSD) is not raised"
+    )
+
+
+def test_networks_without_a_scan_are_refused_nothing() -> None:
+    lines = "e = Exp(s) q = Mul(e, u) p = CumSum(q, token_axis) y = Softmax(p)"
+    assert not Canonicalize().apply(spelled(lines, constants={"token_axis": np.array(1)}).model()).refusals

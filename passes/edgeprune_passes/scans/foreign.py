@@ -1,0 +1,62 @@
+"""Recurrences in forms that are not raised, told by what they leave in the graph, so that the refusal has a name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeprune.core.graph import constant_of, consumers, name_of, static_shape
+from edgeprune.core.refusals import Refusal, RefusalCode
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_PARALLEL = (
+    "the decay of a selective scan stands here, and no recurrence reads it one token after the other: a parallel "
+    "(associative, log-depth) scan is not raised, export the sequential form"
+)
+_CHUNKED = "sums of steps over tokens are exponentiated: a scan in chunks (Mamba-2, SSD) is not raised"
+_LAYOUT = {"Cast", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Mul", "Neg", "Sub", "Where"}
+_NEAR = 32
+
+
+def foreign_scans(model: ir.Model) -> list[Refusal]:
+    """A refusal for each form that is there; to be asked where nothing was raised and nothing refused."""
+    found = []
+    decays = [node for node in model.graph if node.op_type == "Exp" and _is_decay(node)]
+    if decays:
+        found.append(_refusal(_PARALLEL, decays))
+    sums = [node for node in model.graph if node.op_type == "CumSum" and _is_exponentiated(node)]
+    if sums:
+        found.append(_refusal(_CHUNKED, sums))
+    return found
+
+
+def _refusal(reason: str, nodes: list[ir.Node]) -> Refusal:
+    return Refusal(RefusalCode.NOT_SELECTIVE_SCAN, reason, (name_of(nodes[0]),))
+
+
+def _is_decay(node: ir.Node) -> bool:
+    """exp(step[..., 1] * A[..., D, n]): one operand is a constant matrix, the other has no axis of states."""
+    made = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if made is None or made.op_type != "Mul":
+        return False
+    first, second = made.inputs
+    if constant_of(first) is not None:
+        first, second = second, first
+    matrix = constant_of(second)
+    step = static_shape(first) if first is not None else None
+    if matrix is None or step is None or len(step) < 3 or step[-1] != 1:
+        return False
+    return matrix.shape[-1:] > (1,) and sum(size > 1 for size in matrix.shape) == 2
+
+
+def _is_exponentiated(node: ir.Node) -> bool:
+    stack, seen = [node], {node}
+    while stack and len(seen) < _NEAR:
+        for user in consumers(stack.pop().outputs[0]):
+            if user.op_type == "Exp":
+                return True
+            if user.op_type in _LAYOUT and user not in seen:
+                seen.add(user)
+                stack.append(user)
+    return False
