@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.kinds import ATTENTION
 from support.surgery import canonical, forward
 from support.tiny_torch import Spelling, example
 
@@ -62,7 +63,7 @@ def test_options_survive_a_plan(name: str) -> None:
     assert json.loads(plan_to_json(plan))["cuts"][0]["strategy"]["name"] == name
 
 
-@pytest.mark.parametrize("name", strategies())
+@pytest.mark.parametrize("name", ATTENTION)
 @pytest.mark.parametrize("spelling", [FIRST, SECOND], ids=["one prefix token", "two, sequence first"])
 def test_the_index_keeps_its_promise(name: str, spelling: Spelling) -> None:
     """Ascending, prefix tokens first, as many as asked, for each sample its own; whatever is written is finite."""
@@ -88,7 +89,7 @@ def test_the_index_keeps_its_promise(name: str, spelling: Spelling) -> None:
         assert all(np.isfinite(value).all() for value in found_values.values())
 
 
-@pytest.mark.parametrize("name", strategies())
+@pytest.mark.parametrize("name", ATTENTION)
 def test_a_strategy_writes_in_front_of_what_reads_it_and_leaves_the_rest(name: str) -> None:
     model = canonical(FIRST, 1)
     before = {str(node.name) for node in model.graph}

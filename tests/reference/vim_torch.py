@@ -43,7 +43,8 @@ p's was merged into (or would have been). With x' [B,L,D] = x_(r(1)), ..., x_(r(
     scan          u = SiLU(conv(x')); projections and scan over all places, the result at the kept ones
 
 Merging. A removed token goes into the kept patch token whose stream is most similar to its own by cosine, on either
-side of the class token; the kept token's stream becomes the mean of its group, each weighted by its size.
+side of the class token; the kept token's stream becomes the mean of its group, each weighted by its size. Where the
+head takes the mean of all tokens, sizes weigh it too.
 """
 
 from __future__ import annotations
@@ -203,7 +204,8 @@ class VimReference:
             middle = None if middle is None else int((index[0] < middle).sum())
             line = line.cut(index, into)
         stream = self._norm(stream, "norm")
-        pooled = stream.mean(1) if middle is None else stream[:, middle]
+        mean = (stream * size[..., None]).sum(1) / size.sum(1, keepdim=True)
+        pooled = mean if middle is None else stream[:, middle]
         return functional.linear(pooled, self.w["head.weight"], self.w["head.bias"])
 
     def _embed(self, image: Tensor) -> Tensor:

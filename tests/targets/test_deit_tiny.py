@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from support.kinds import ATTENTION
 from support.rtx import build
 from support.surgery import reduce
 
 from edgeprune._lowering_proof import prove_lowering
 from edgeprune_passes.canonicalize import Canonicalize
-from edgeprune_passes.registry import strategies
 from edgeprune_targets.attentions import count_attentions
 from edgeprune_targets.lacks import findings
 from edgeprune_targets.latency import estimate
@@ -76,7 +76,7 @@ def test_the_latency_model_sees_twelve_equal_blocks(exported: Path) -> None:
     assert len({round(parts[block], 6) for block in range(11)}) == 1  # the last has the head
 
 
-@pytest.mark.parametrize("strategy", ["", *sorted(set(strategies()) - {"keep-all"})])
+@pytest.mark.parametrize("strategy", ["", *(name for name in ATTENTION if name != "keep-all")])
 def test_every_lowering_is_equal_on_a_photograph(exported: Path, photographs: Path, strategy: str) -> None:
     model = Canonicalize().apply(ir.load(exported)).model
     if strategy:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from support.kinds import ATTENTION
 from support.rtx import build
 from support.surgery import canonical, reduce
 from support.tiny_torch import Spelling, example
@@ -17,7 +18,6 @@ from support.tiny_torch import Spelling, example
 from edgeprune._lowering_proof import FP32_TOLERANCE, noise_for, prove_lowering
 from edgeprune.core.errors import ModelError
 from edgeprune_passes.canonicalize import Canonicalize
-from edgeprune_passes.registry import strategies
 from edgeprune_targets.attentions import count_attentions
 from edgeprune_targets.lacks import findings
 from edgeprune_targets.lowering import Lowered, lower
@@ -26,7 +26,7 @@ from edgeprune_targets.runtimes import RUNTIMES, Runtime, runtime_for
 
 PIXELS = Spelling()
 ONCE = {"fopru-row"}  # keeps whole rows, of which nothing is left after a cut
-CUTS = sorted(set(strategies()) - {"keep-all"})
+CUTS = [name for name in ATTENTION if name != "keep-all"]
 EVERY = pytest.mark.parametrize("runtime", RUNTIMES, ids=lambda runtime: runtime.name)
 WRITTEN = (*RUNTIMES[:3], RUNTIMES[4])  # 10.16 gets the graph of 10.3, and TensorRT-RTX that of 11
 DISTINCT = pytest.mark.parametrize("runtime", WRITTEN, ids=lambda runtime: runtime.name)
