@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 SIZE = Size(width=32, depth=6)
 DIGIT, PLACES, HELD_OUT = 24, 4, 0.4
 EPOCHS, BATCH = 45, 64
+_MODELS: list[Vim] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,19 @@ def load(seed: int, folder: Path = HERE) -> Vim:
     model = Vim(SIZE)
     model.load_state_dict(state)
     return model.eval()
+
+
+def export(model: Vim, path: Path) -> None:
+    """Write the graph with a dynamic batch, by `edgeprune export`: each scan is one ONNX `Scan`."""
+    from edgeprune_calibration.sources import export_torch
+
+    _MODELS[:] = [model]
+    export_torch(f"{__name__}:last_model", path, exporter="torchscript", dynamic_batch=True)
+
+
+def last_model() -> tuple[Vim, Tensor]:
+    """What `export` exports, and an example input: a source is named, not passed."""
+    return _MODELS[-1], torch.zeros(1, SIZE.channels, SIZE.side, SIZE.side)
 
 
 def main() -> None:
