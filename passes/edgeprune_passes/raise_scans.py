@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RaiseScans:
-    """Raise Scan to `edgeprune::SelectiveScan`.
+    """Raise Scan, Loop, unrolled recurrences and custom operators to `edgeprune::SelectiveScan`.
 
     Rule: h_t = a_t * h_(t-1) + b_t with a = exp(step * A), b = input * B, and y = h . C.
 
-    Refuses: recurrences that are none: each stays as it is.
+    Refuses: recurrences that are none: each stays as it is, or rolled up.
     Cost: removes nodes; the scan itself computes what it did.
     Source: Gu and Dao, Mamba (arXiv 2312.00752), section 3.
     """
