@@ -70,6 +70,8 @@ class ReduceTokens:
         work = _Work(model, found, [make_strategy(cut.strategy) for cut in self.cuts], self.alignment)
         work.shortened = readout.outputs if readout is not None else ()
         nodes = work.place_restores(self.restore)
+        if self.alignment == "stand-in":
+            work.stand_ins = StandIns(model, work.stream.flow, work.stream.batch)
         for cut, strategy in zip(self.cuts, work.strategies, strict=True):
             work.cut(cut, strategy)
         work.aligner.write_all()
@@ -95,8 +97,7 @@ class _Work:
         self.stream: Stream = found.found
         self.strategies = strategies
         self.aligner = Aligner(model, alignment, [scan for block in found.blocks for scan in block.scans])
-        stands = alignment == "stand-in"
-        self.stand_ins = StandIns(model, self.stream.flow, self.stream.batch) if stands else None
+        self.stand_ins: StandIns | None = None
         self.tokens = self.stream.tokens
         self.place = self.stream.place
         self.size: ir.Value | None = None
