@@ -19,6 +19,7 @@ from edgeprune_passes.scans.causal_conv import trim_convolutions
 from edgeprune_passes.scans.custom_op import expand_scans
 from edgeprune_passes.scans.flips import cancel_flips, drop_idle_slices, unify_flips
 from edgeprune_passes.scans.foreign import foreign_scans
+from edgeprune_passes.scans.left_products import turn_left_products
 from edgeprune_passes.scans.loop_node import roll_loops
 from edgeprune_passes.scans.scan_node import raise_scan
 from edgeprune_passes.scans.softplus import plain_softplus
@@ -48,7 +49,7 @@ class RaiseScans:
         refusals = [refusal for node in loops if (refusal := _raised(model, node)) is not None]
         raised = len(loops) - len(refusals)
         smaller = unify_flips(model) + cancel_flips(model) + trim_convolutions(model) + plain_softplus(model)
-        smaller += drop_idle_slices(model) if raised else 0
+        smaller += drop_idle_slices(model) + turn_left_products(model) if raised else 0
         if loops or smaller:
             common.RemoveUnusedNodesPass()(model)
         if raised:
