@@ -11,6 +11,7 @@ from edgeprune.core.flow import rules, rules_math
 from edgeprune.core.graph import name_of
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune_passes._layout import reshape, to_heads
+from edgeprune_passes._lengths import lengths
 from edgeprune_passes.selection import Merge, Selection
 
 if TYPE_CHECKING:
@@ -131,9 +132,7 @@ def without_run(tape: Tape, value: ir.Value, axis: int, run: range) -> ir.Value:
 
 def unit(tape: Tape, value: ir.Value) -> ir.Value:
     """Rows of length one."""
-    rank = len(tape.shape(value))
-    length = tape.reduce("ReduceL2", value, rank - 1, keepdims=True)
-    return tape.op("Div", value, tape.op("Max", length, tape.scalar(_EPSILON)))
+    return tape.op("Div", value, tape.op("Max", lengths(tape, value), tape.scalar(_EPSILON)))
 
 
 def similarity(tape: Tape, left: ir.Value, right: ir.Value) -> ir.Value:

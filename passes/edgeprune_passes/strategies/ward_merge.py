@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgeprune_passes._layout import reshape, to_heads
-from edgeprune_passes._lengths import lengthened, lengths
+from edgeprune_passes._lengths import lengthened
 from edgeprune_passes._rows import gather_rows
 from edgeprune_passes.scores import (
     ascending,
@@ -16,6 +16,7 @@ from edgeprune_passes.scores import (
     merge_into,
     patches_of,
     refuse_class_row,
+    unit,
 )
 from edgeprune_passes.selection import Selection
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 # Above every loss, which is below four times the number of patch tokens for floor 1; representable in fp16.
 _NEVER = 3e4
-_LEAST = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,7 @@ def _alike(site: Site, tape: Tape, order: ir.Value) -> ir.Value:
         _, count, _, size = tape.shape(heads)
         joined = tape.op("Transpose", heads, perm=[0, 2, 1, 3])
         rows = reshape(tape, joined, [site.batch, site.tokens, count * size])
-    ordered = gather_rows(tape, rows, order)
-    ordered = tape.op("Div", ordered, tape.op("Max", lengths(tape, ordered), tape.scalar(_LEAST)))
+    ordered = unit(tape, gather_rows(tape, rows, order))
     return tape.op("MatMul", ordered, tape.op("Transpose", ordered, perm=[0, 2, 1]))
 
 
