@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.core.costs import trips
 from edgeprune.core.scans import is_selective_scan
-from edgeprune_targets.lowering.scan_chunks import Operands
-from edgeprune_targets.lowering.scans import default_chunk
+from edgeprune_targets.lowering.scan_chunks import Operands, default_chunk
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,22 +20,30 @@ def is_recurrence(node: ir.Node) -> bool:
 
 
 def chunked_bytes(node: ir.Node) -> tuple[int, ...]:
-    """Bytes that each launch of a selective scan moves, in chunks.
+    """Bytes that each launch of a selective scan moves, in chunks: its result is never held for all states.
 
-    Four launches, as TensorRT-RTX 1.7 makes them of `lowering/scan_chunks.py`: the steps between all pairs of chunks;
-    the states inside chunks and what they hand on; the steps up to each token; the read-out. The states of all tokens
-    are written once and read once; the rest is as large as the tokens, or as the pairs of chunks.
+    Seven launches, as TensorRT-RTX 1.7 makes them of `lowering/scan_chunks.py`: the operands in chunks; the steps of
+    each chunk and what each step of it gives; the steps between pairs of chunks; what is handed on; the steps up to
+    each token; what comes of what was handed on; and the sum of both results. The operands are as large as the tokens,
+    what is handed on as the chunks' ends.
     """
     scan = Operands.of(node)
     chunks = -(-scan.tokens // default_chunk(scan.tokens))
     tokens = scan.batch * scan.tokens * scan.channels
     rows = scan.batch * scan.tokens * scan.states
-    states, pairs = tokens * scan.states, scan.batch * chunks * chunks * scan.channels
-    handed = scan.batch * chunks * scan.channels * scan.states
-    inside = 2 * tokens + rows + states
+    ends, pairs = scan.batch * chunks * scan.channels * scan.states, scan.batch * chunks * chunks * scan.channels
+    inside = 3 * tokens + 2 * rows + ends
     if chunks == 1:
-        return _FP32 * inside, _FP32 * (states + rows + tokens)
-    launches = (tokens + pairs, inside + pairs + handed, 2 * tokens, states + handed + rows + 2 * tokens)
+        return (_FP32 * inside,)
+    launches = (
+        4 * tokens,
+        inside,
+        tokens // chunks + pairs,
+        pairs + 2 * ends,
+        2 * tokens,
+        2 * tokens + rows + ends,
+        3 * tokens,
+    )
     return tuple(_FP32 * size for size in launches)
 
 

@@ -6,7 +6,6 @@ time, so for them the recurrence is cut into chunks (scan_chunks.py).
 
 from __future__ import annotations
 
-from math import isqrt
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgeprune.core.graph import PREFIX, constant_of, producers
@@ -14,7 +13,7 @@ from edgeprune.core.scans import DOMAIN, OPERATOR, selective_scans
 from edgeprune.core.tape import Tape
 from edgeprune_targets.fp32_rules import HELD, PRODUCTS
 from edgeprune_targets.lowering._rewrite import replace, tape_before
-from edgeprune_targets.lowering.scan_chunks import Operands, write_chunks
+from edgeprune_targets.lowering.scan_chunks import Operands, default_chunk, write_chunks
 from edgeprune_targets.lowering.scan_loop import write_loop
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from edgeprune.core.plan import ScanForm
 
 Form: TypeAlias = Literal["loop", "chunked"]
-
-_ONE_CHUNK = 16  # tokens up to which a chunk of their own is no longer than the chunks of a few hundred
-_STRETCH = 1.6  # how much longer a chunk may be where that spares the padding
 
 
 def lower_scans(model: ir.Model, form: Form, chunk: int | None = None) -> int:
@@ -97,23 +93,6 @@ def _from_softplus(node: ir.Node, known: dict[ir.Node, bool]) -> bool:
         if known[node]:
             node.meta[HELD] = True
     return known[node]
-
-
-def default_chunk(tokens: int) -> int:
-    """Tokens of a chunk, by the length of the scan.
-
-    The steps inside a chunk come one after the other, all chunks at a time; what chunks hand on is computed between
-    all pairs of them. With chunks of sqrt(T) the pairs are as many as the tokens and the chain is short. A divisor of T
-    up to 1.6 times longer spares the padding; up to 16 tokens are one chunk.
-
-    The device has no say: engines are built for a compute capability, not for a number of SMs, and by the count of
-    launches and of bytes no size was better for one device than for another (benchmarks/bench_scan_forms.py).
-    """
-    if tokens <= _ONE_CHUNK:
-        return tokens
-    root = isqrt(tokens - 1) + 1
-    even = (size for size in range(root, int(root * _STRETCH) + 1) if tokens % size == 0)
-    return next(even, root)
 
 
 def standard_scans(model: ir.Model, asked: ScanForm = "auto") -> ir.Model:
