@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprune.core.plan import SUBLAYERS, WidthCut
 from edgeprune.core.widths.groups import group_name
+from edgeprune_calibration.moments import Moments
 from edgeprune_calibration.rotating import logit_basis, value_basis, value_weight
 from edgeprune_calibration.solving import Affine, eliminate, held_error, resolve
 from edgeprune_calibration.statistics import Probe
@@ -219,6 +220,12 @@ def _fp32(array: Floats) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
+def _pooled(moments: Moments, heads: npt.NDArray[np.int64]) -> Moments:
+    """The moments of several heads as those of one, [1, ...]."""
+    total, gram = (sums[heads].sum(axis=0, keepdims=True) for sums in (moments.total, moments.gram))
+    return Moments(moments.rows * len(heads), total, gram)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cut:
     arrays: dict[str, np.ndarray]
@@ -233,9 +240,16 @@ class _Bases:
         self.moments = moments[site_of(group)]
         queries, keys = moments[f"query.{group.block}"].all, moments[f"key.{group.block}"].all
         sigma, weighed = self.moments.all.covariance, affine_of(group).weighed
-        count = len(layout.rows)
-        self.logits: list[LogitBasis] = [logit_basis(queries, keys, head) for head in range(count)]
-        self.values: list[ValueBasis] = [value_basis(sigma[np.ix_(r, r)], weighed[r]) for r in layout.rows]
+        # Heads that share keys share the bases too: their queries are pooled, and so are their outputs.
+        members = [np.flatnonzero(layout.shared == shared) for shared in range(len(layout.key.columns))]
+        self.logits: list[LogitBasis] = [logit_basis(_pooled(queries, m), _pooled(keys, m), 0) for m in members]
+        self.values: list[ValueBasis] = [
+            value_basis(
+                np.mean([sigma[np.ix_(rows, rows)] for rows in layout.rows[m]], axis=0),
+                np.concatenate([weighed[rows] for rows in layout.rows[m]], axis=1),
+            )
+            for m in members
+        ]
         self.energy = float((weighed * (sigma @ weighed)).sum())
 
     def loss(self, keep: int) -> float:
@@ -250,7 +264,7 @@ class _Bases:
         out = np.zeros_like(weight)
         full = np.zeros_like(weight)
         for head in left:
-            rows, basis = layout.rows[head], self.values[head].basis[:, :keep]
+            rows, basis = layout.rows[head], self.values[layout.shared[head]].basis[:, :keep]
             out[rows[:keep]] = value_weight(sigma[np.ix_(rows, rows)], basis, weight[rows])
             full[rows] = basis @ out[rows[:keep]]
         shifted = bias + mean @ weight - mean @ full
@@ -261,15 +275,17 @@ class _Bases:
 
     def _projections(self, left: npt.NDArray[np.int64], keep: int) -> dict[str, np.ndarray]:
         """Rotated projections without the columns that go."""
-        parts = [(self.layout.query, [b.query for b in self.logits]), (self.layout.key, [b.key for b in self.logits])]
-        parts.append((self.layout.value, [b.basis for b in self.values]))
+        shared = np.unique(self.layout.shared[left])
+        parts = [(self.layout.query, left, [self.logits[own].query for own in self.layout.shared])]
+        parts.append((self.layout.key, shared, [basis.key for basis in self.logits]))
+        parts.append((self.layout.value, shared, [basis.basis for basis in self.values]))
         arrays = {}
         for i, linear in enumerate(self.group.producers):
             weight, bias = linear.weight.astype(np.float64), linear.bias.astype(np.float64)
             new_weight, new_bias = np.zeros_like(weight), np.zeros_like(bias)
             stays = []
-            for part, bases in parts:
-                for head in left if part.linear.node is linear.node else ():
+            for part, heads, bases in parts:
+                for head in heads if part.linear.node is linear.node else ():
                     columns, basis = part.columns[head], bases[head][:, :keep]
                     new_weight[:, columns[:keep]] = weight[:, columns] @ basis
                     new_bias[columns[:keep]] = bias[columns] @ basis

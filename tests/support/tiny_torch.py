@@ -31,6 +31,8 @@ class Spelling:
     prefix: int = 1
     depth: int = 3
     width: int = 24
+    heads: int = 3
+    groups: int = 1
     text: bool = False
     rope: bool = False
     relative: bool = False
@@ -51,9 +53,9 @@ class Attention(nn.Module):
 
     def __init__(self, spelling: Spelling) -> None:
         super().__init__()
-        self.s, self.heads, self.size = spelling, 3, spelling.width // 3
+        self.s, self.heads, self.size = spelling, spelling.heads, spelling.width // spelling.heads
         width, kind = spelling.width, spelling.attention
-        self.groups = 1 if kind == "grouped" else 3
+        self.groups = spelling.groups if kind == "grouped" else self.heads
         if kind == "mha":
             self.mha = nn.MultiheadAttention(width, 3, batch_first=True)
         elif kind in {"fused", "packed"}:
@@ -85,8 +87,10 @@ class Attention(nn.Module):
             return tuple(p.reshape(B, T, self.heads, self.size).transpose(1, 2) for p in parts)
         q = self.q(x).view(B, T, self.heads, self.size).transpose(1, 2)
         k, v = (f(x).view(B, T, self.groups, self.size).transpose(1, 2) for f in (self.k, self.v))
-        if self.groups == 1:
-            k, v = (t[:, :, None].expand(B, 1, 3, T, self.size).reshape(B, 3, T, self.size) for t in (k, v))
+        if self.groups < self.heads:
+            each = self.heads // self.groups
+            k, v = (t[:, :, None].expand(B, self.groups, each, T, self.size) for t in (k, v))
+            k, v = (t.reshape(B, self.heads, T, self.size) for t in (k, v))
         return q, k, v
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:

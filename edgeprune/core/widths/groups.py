@@ -46,6 +46,7 @@ class HeadLayout:
         value: made by.
         rows: [H, Dv], row of the output projection by head and coordinate of the values.
         product: of queries and keys.
+        shared: [H], which keys and values each head of queries reads; several read the same where they are grouped.
     """
 
     query: Part
@@ -53,6 +54,7 @@ class HeadLayout:
     value: Part
     rows: Units
     product: ir.Node
+    shared: Units
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

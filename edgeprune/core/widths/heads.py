@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from edgeprune.core.flow.call import Declined
-from edgeprune.core.graph import constant_of, downstream, name_of, upstream
+from edgeprune.core.graph import constant_of, downstream, name_of, static_shape, upstream
 from edgeprune.core.linear import Linear, linear_of
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.widths.flow import Order, run_widths, trace
@@ -30,10 +30,11 @@ _MOVES = set("Cast Expand Flatten Gather Identity Reshape Slice Split Squeeze Ti
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Operand:
-    """Queries, keys or values: what makes them, by head and coordinate, and the nodes between."""
+    """Queries, keys or values: what makes them, the nodes between, and which of its heads stands where one arrives."""
 
     part: Part
     between: tuple[ir.Node, ...]
+    heads: Units
 
 
 def find_heads(order: Order, found: Recognition) -> Widths:
@@ -66,6 +67,8 @@ def _heads(order: Order, block: Block) -> WidthGroup:
     count = len(layout.query.columns)
     if count < 2:
         _decline(block, "the attention has one head")
+    if len(layout.key.columns) == 1:
+        _decline(block, "all heads share one key and one value, and go together or not at all")
     marks = [(layout.query, 0), (layout.key, count), (layout.value, count + len(layout.key.columns))]
     return _grown(order, block, "heads", layout, [(part, at, 0) for part, at in marks])
 
@@ -77,13 +80,16 @@ def _head_size(order: Order, block: Block) -> WidthGroup:
         Declined: where a rotation of the coordinates would change what is computed.
     """
     layout, between = _layout(order, block)
-    if len({part.columns.shape for part in (layout.query, layout.key, layout.value)}) > 1:
-        _decline(block, "queries, keys and values differ in heads or head size")
     adders = {part.linear.adder for part in (layout.query, layout.key, layout.value)}
     bent = next((node for node in between if node not in adders and not _moves_only(node)), None)
     if bent is not None:
         reason = "the coordinates of a head are rotated, normalised or scaled one by one"
         raise Declined(Refusal(RefusalCode.WIDTH_BOUND, f"{reason} ({bent.op_type} node)", (name_of(bent),)))
+    sizes = {part.columns.shape[1] for part in (layout.query, layout.key, layout.value)}
+    if len(sizes) > 1 or layout.key.columns.shape != layout.value.columns.shape:
+        _decline(block, "queries, keys and values differ in head size")
+    if _lead(block.attention.key) != _lead(block.attention.query):
+        _decline(block, "heads share keys that are not written out for each of them")
     return _grown(
         order, block, "head-size", layout, [(part, 0, 1) for part in (layout.query, layout.key, layout.value)]
     )
@@ -137,8 +143,12 @@ def _layout(order: Order, block: Block) -> tuple[HeadLayout, list[ir.Node]]:
     query = _operand(order, block, attention.query, -1)
     key = _operand(order, block, attention.key, -2)
     value = _operand(order, block, attention.value, -1)
-    rows, behind = _rows(order, block, attention, value.part)
-    layout = HeadLayout(query.part, key.part, value.part, rows, attention.product)
+    count = len(query.part.columns)
+    shared = _shared(block, key, count)
+    if not np.array_equal(shared, _shared(block, value, count)):
+        _decline(block, "heads share keys otherwise than values")
+    rows, behind = _rows(order, block, attention, value.part, shared)
+    layout = HeadLayout(query.part, key.part, value.part, rows, attention.product, shared)
     return layout, [*query.between, *key.between, *value.between, *behind]
 
 
@@ -157,19 +167,37 @@ def _operand(order: Order, block: Block, value: ir.Value, coordinate: int) -> _O
     if flow.refusal is not None and value not in flow.units:
         raise Declined(flow.refusal)
     passed = [node for node in between.nodes if any(v in flow.units for v in node.outputs)]
-    return _Operand(Part(linear, _by_head(block, flow.units.get(value), coordinate)), tuple(passed))
+    columns, heads = _by_head(block, flow.units.get(value), coordinate)
+    return _Operand(Part(linear, columns), tuple(passed), heads)
 
 
-def _by_head(block: Block, units: Units | None, coordinate: int) -> Units:
-    """[H, Dh] of what arrives at an operand [..., H, T, Dh]; batches hold the same heads again."""
+def _by_head(block: Block, units: Units | None, coordinate: int) -> tuple[Units, Units]:
+    """[H, Dh] of what arrives at an operand [..., H, T, Dh], and which of them stands at each place before T.
+
+    Batches hold the same heads again, and heads that share keys the same keys.
+    """
     if units is None or units.ndim < 2:
         _decline(block, "no projection was found behind an operand of the attention")
     flat = np.moveaxis(units, coordinate, -1)
     if flat.shape[-2] != 1:
         _decline(block, "tokens differ in the columns that make them")
     rows = flat.reshape(-1, flat.shape[-1])
-    first = np.unique(rows, axis=0, return_index=True)[1]
-    return np.asarray(rows[np.sort(first)])
+    _, first, places = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))
+    return np.asarray(rows[np.sort(first)]), np.asarray(rank[places.reshape(-1)])
+
+
+def _shared(block: Block, operand: _Operand, count: int) -> Units:
+    """[H], the head of keys or values that each head of queries reads."""
+    if len(operand.part.columns) == 1:
+        return np.zeros(count, np.int64)
+    if len(operand.heads) < count:
+        _decline(block, f"{count} heads of queries meet {len(operand.heads)} of keys or values")
+    return operand.heads[:count].astype(np.int64)
+
+
+def _lead(value: ir.Value | None) -> tuple[int, ...]:
+    return (static_shape(value) or ())[:-2] if value is not None else ()
 
 
 def _made_by(block: Block, value: ir.Value) -> Linear:
@@ -191,7 +219,7 @@ def _made_by(block: Block, value: ir.Value) -> Linear:
     return next(iter(found.values()))
 
 
-def _rows(order: Order, block: Block, attention: Attention, part: Part) -> tuple[Units, list[ir.Node]]:
+def _rows(order: Order, block: Block, attention: Attention, part: Part, shared: Units) -> tuple[Units, list[ir.Node]]:
     """Which row of the output projection each coordinate of each head meets; and the nodes on the way.
 
     Raises:
@@ -207,11 +235,15 @@ def _rows(order: Order, block: Block, attention: Attention, part: Part) -> tuple
     if consumer is None:
         raise Declined(flow.refusal or _refusal(block, "the heads meet no weight"))
     columns = flow.units[consumer.data].reshape(-1)
-    where = np.full(width, -1)
-    where[columns] = np.arange(len(columns))
+    by_column = np.argsort(columns, kind="stable")
+    first = np.searchsorted(columns[by_column], part.columns)
+    before = np.array([int((shared[:head] == own).sum()) for head, own in enumerate(shared)])
+    if len(columns) != part.columns.shape[1] * len(shared):
+        _decline(block, "the output projection reads more or less than the heads")
     path = [v.producer() for v in flow.units if v.producer() in behind]
     inner = upstream(consumer.data)
-    return where[part.columns], [n for n in path if n is not None and n in inner and n.op_type != "MatMul"]
+    rows = by_column[first[shared] + before[:, None]]
+    return rows, [n for n in path if n is not None and n in inner and n.op_type != "MatMul"]
 
 
 def _between(linear: Linear, value: ir.Value) -> set[ir.Node]:
