@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # A level that is not faster by this share of its own block gains nothing that the model could tell.
 _LEAST = 1e-3
 
-ORDER: tuple[WidthKind, ...] = ("mlp", "heads", "head-size", *SUBLAYERS)
+ORDER: tuple[WidthKind, ...] = ("mlp", "inner", "heads", "head-size", *SUBLAYERS)
 
 
 def bare(bench: Bench, plan: Plan, items: Sequence[Item], keep: Mapping[str, int]) -> ir.Model:

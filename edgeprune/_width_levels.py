@@ -53,7 +53,7 @@ def macs_of_unit(graph: ir.Model, group: WidthGroup | Sublayer) -> float:
     if isinstance(group, Sublayer):
         names = {str(value.name) for node in group.nodes for value in node.outputs}
     else:
-        names = {str(linear.node.outputs[0].name) for linear in (*group.producers, group.consumer)}
+        names = {str(linear.node.outputs[0].name) for linear in (*group.producers, *group.beside, group.consumer)}
         if group.layout is not None:
             names |= {str(value.name) for value in _products(group)}
     return sum(node_macs(node) for node in graph.graph if str(node.outputs[0].name) in names) / group.size

@@ -24,6 +24,7 @@ class Options:
         strategy: name of a token-reduction strategy, or 'auto' to try several on the data and take the best.
         strategy_options: options of that strategy by name.
         mlp_keep: share of the MLPs' channels that stays, averaged over the blocks; None leaves them as they are.
+        inner_keep: share of the channels between the projections of scans that stays: the inner width of Mamba.
         heads_keep: share of the attention heads that stays.
         head_size_keep: share of the coordinates that stays of every head, by rotation.
         axes: what a budget of MACs, parameters or modelled latency is divided among: 'tokens', 'mlp', 'head-size',
@@ -70,6 +71,7 @@ class Options:
     strategy: str = AUTO
     strategy_options: dict[str, Option] = field(default_factory=dict)
     mlp_keep: float | None = None
+    inner_keep: float | None = None
     heads_keep: float | None = None
     head_size_keep: float | None = None
     axes: tuple[str, ...] = ()
@@ -139,6 +141,7 @@ class Options:
         """The shares of widths that were asked for."""
         asked: dict[WidthKind, float | None] = {
             "mlp": self.mlp_keep,
+            "inner": self.inner_keep,
             "heads": self.heads_keep,
             "head-size": self.head_size_keep,
         }

@@ -75,7 +75,7 @@ def probes_of(widths: Widths, kinds: Sequence[str]) -> list[Probe]:
 
 def site_of(group: WidthGroup) -> str:
     """The name of a group's probe: heads and head size of a block end in the same weight."""
-    return group.name if group.kind == "mlp" else f"attention.{group.block}"
+    return group.name if group.layout is None else f"attention.{group.block}"
 
 
 class WidthSolver:
@@ -118,7 +118,7 @@ class WidthSolver:
         wanted = {name: count for name, count in keep.items() if count < self._group(name).size}
         solved: dict[int, WidthSolution] = {}
         out = []
-        for kind in ("mlp", "heads", "head-size"):
+        for kind in ("mlp", "inner", "heads", "head-size"):
             for group in self.widths.of(kind):
                 if group.name not in wanted:
                     continue

@@ -89,6 +89,7 @@ budget_options = together(
 
 width_options = together(
     option("--mlp-keep", type=float, help="Share of the MLPs' channels to keep, over all blocks, in (0, 1]."),
+    option("--inner-keep", type=float, help="Share of the channels between the projections of Mamba blocks to keep."),
     option("--heads-keep", type=float, help="Share of the attention heads to keep; costs more than the other two."),
     option("--params", type=float, help="Share of the whole model's parameters to keep, in (0, 1]."),
     option("--latency", type=float, help="Share of the dense model's modelled latency on the targets, in (0, 1]."),
@@ -170,7 +171,7 @@ def make_options(given: Mapping[str, Any], *, command: Iterable[str] = ()) -> Op
 
 def widths_asked(given: Mapping[str, Any]) -> bool:
     """Whether any share of a width was given, or a budget of parameters or modelled latency."""
-    names = ("mlp_keep", "heads_keep", "head_size_keep", "params", "latency", "latency_ms")
+    names = ("mlp_keep", "inner_keep", "heads_keep", "head_size_keep", "params", "latency", "latency_ms")
     return any(given[name] is not None for name in names)
 
 

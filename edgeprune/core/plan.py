@@ -19,7 +19,7 @@ SCHEMA = 1
 
 Option: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "fp16"]
-WidthKind: TypeAlias = Literal["mlp", "heads", "head-size", "attention-sublayer", "mlp-sublayer"]
+WidthKind: TypeAlias = Literal["mlp", "inner", "heads", "head-size", "attention-sublayer", "mlp-sublayer"]
 Restore: TypeAlias = Literal["auto", "last-seen", "nearest", "soft", "residual-delta", "cluster", "unmerge", "none"]
 Alignment: TypeAlias = Literal["none", "gap", "bias", "exact", "stand-in"]
 ScanForm: TypeAlias = Literal["none", "auto", "loop", "chunked"]

@@ -29,6 +29,8 @@ def narrow(model: ir.Model, group: WidthGroup, kept: Kept) -> None:
         old = edit.node.inputs[edit.index]
         assert old is not None
         edit.node.replace_input_with(edit.index, clone_constant(model, old, new))
+        if edit.node.op_type == "Conv" and edit.index == 1:  # one kernel a channel: as many groups as channels stay
+            edit.node.attributes["group"] = ir.AttrInt64("group", len(new))
     for value, units in group.values.items():
         shape = static_shape(value)
         masks = kept_by_axis(units, shape, kept) if shape is not None else None

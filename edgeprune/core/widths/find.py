@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeprune.core.graph import downstream, name_of, upstream
 from edgeprune.core.linear import Linear, linear_of
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.widths.flow import Order, run_widths
 from edgeprune.core.widths.groups import Widths, make_group
 from edgeprune.core.widths.heads import find_heads
+from edgeprune.core.widths.inner import find_inner
+from edgeprune.core.widths.seeds import seeds_of
 from edgeprune.core.widths.sublayers import ACTIVATIONS, find_sublayers
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from edgeprune.core.recognition import Recognition
     from edgeprune.core.widths.flow import WidthFlow
     from edgeprune.core.widths.groups import WidthGroup
-    from edgeprune.core.widths.units import Units
-
 
 _HEADS = {"heads", "head-size"}
 
@@ -40,24 +38,27 @@ def find_widths(model: ir.Model, found: Recognition, kinds: Collection[WidthKind
     if not found.blocks or found.stream is None:
         return Widths((), found.refusals)
     order = Order(list(model.graph))
-    mlps, declined = _Mlps(order, found).find()
+    inner, bound = find_inner(order, found)
+    mlps, declined = _Mlps(order, found, inner).find()
     attended = find_heads(order, found) if kinds is None or _HEADS & {*kinds} else Widths(())
     sublayers, whole = find_sublayers(order, found, mlps)
-    by_kind = (*(("mlp", refusal) for refusal in declined), *attended.declined)
-    return Widths((*mlps, *attended.groups), (*declined, *attended.refusals, *whole), sublayers, by_kind)
+    by_kind: list[tuple[WidthKind, Refusal]] = [("mlp", refusal) for refusal in declined]
+    by_kind += [*(("inner", refusal) for refusal in bound), *attended.declined]
+    groups, refusals = (*mlps, *inner, *attended.groups), (*declined, *bound, *attended.refusals, *whole)
+    return Widths(groups, refusals, sublayers, tuple(by_kind))
 
 
 class _Mlps:
     """The search for MLPs: from every projection forward, to a weight that contracts what it makes."""
 
-    def __init__(self, order: Order, found: Recognition) -> None:
+    def __init__(self, order: Order, found: Recognition, inner: Sequence[WidthGroup] = ()) -> None:
         self.order = order
         self.found = found
         self.behind = [downstream([node.outputs[0] for node in block.mixers]) for block in found.blocks]
         self.before = upstream(found.blocks[0].mixers[0].outputs[0])
         self.groups: list[WidthGroup] = []
         self.refusals: list[Refusal] = []
-        self.taken: set[ir.Node] = set()
+        self.taken = {linear.node for group in inner for linear in (*group.producers, *group.beside, group.consumer)}
 
     def find(self) -> tuple[list[WidthGroup], list[Refusal]]:
         """All of them, and those that look like one but are declined."""
@@ -99,17 +100,6 @@ class _Mlps:
     def _block(self, node: ir.Node) -> int:
         behind = zip(self.found.blocks, self.behind, strict=True)
         return max((block.index for block, nodes in behind if node in nodes), default=0)
-
-
-def seeds_of(producers: Sequence[Linear]) -> dict[ir.Value, Units]:
-    """Every column of every projection as a unit of its own."""
-    seeds, at = {}, 0
-    for linear in producers:
-        value, width = linear.node.outputs[0], linear.weight.shape[1]
-        rank = len(value.shape) if value.shape is not None else 1
-        seeds[value] = np.arange(at, at + width).reshape((1,) * (rank - 1) + (-1,))
-        at += width
-    return seeds
 
 
 def _is_active(flow: WidthFlow) -> bool:

@@ -131,7 +131,8 @@ def _graph_of(order: Order) -> object:
 
 
 def _apply_rule(call: WidthCall, *, wide: bool) -> list[Units | None]:
-    rule = RULES.get(call.node.op_type) if not call.node.domain else None
+    domain = call.node.domain
+    rule = RULES.get(f"{domain}::{call.node.op_type}" if domain else call.node.op_type)
     if rule is None:
         call.decline("no rule carries a width through this operator", RefusalCode.NO_RULE)
     constants = sum(call.constant(i) is not None for i in range(len(call.node.inputs)))

@@ -62,7 +62,7 @@ class WidthGroup:
     """Units that are made by some projections and contracted by one weight.
 
     Attributes:
-        kind: MLP channels, whole heads, or coordinates within every head.
+        kind: MLP channels, whole heads, coordinates within every head, or channels between the projections of scans.
         block: 0-based.
         number: tells apart several of one kind in a block.
         size: how many units there are.
@@ -73,6 +73,7 @@ class WidthGroup:
         edits: constants that follow: weights, biases, tables, and literals that name the width.
         values: units of every value that has some.
         layout: of the heads; None for an MLP.
+        beside: other weights that contract the units, whose rows go with them and stay as they are otherwise.
     """
 
     kind: WidthKind
@@ -86,6 +87,7 @@ class WidthGroup:
     edits: tuple[Edit, ...]
     values: dict[ir.Value, Units]
     layout: HeadLayout | None = None
+    beside: tuple[Linear, ...] = ()
 
     @property
     def name(self) -> str:
@@ -101,6 +103,10 @@ class WidthGroup:
     def literals(self) -> tuple[str, ...]:
         """Names of the nodes that name the width in a constant."""
         return tuple(dict.fromkeys(name_of(edit.node) for edit in self.edits if not edit.axes))
+
+    def rows_of(self, linear: Linear) -> Units:
+        """Unit of every row of a weight that contracts the units."""
+        return np.broadcast_to(self.values[linear.data].reshape(-1), (linear.weight.shape[0],))
 
     def mask(self, kept: Sequence[int] | Units) -> Kept:
         """Which units stay."""
@@ -208,6 +214,7 @@ def make_group(  # noqa: PLR0913, PLR0917 - a group is all of this
     consumer: Linear,
     flow: WidthFlow,
     layout: HeadLayout | None = None,
+    beside: Sequence[Linear] = (),
 ) -> WidthGroup:
     """The group of a flow that ended in one consumer."""
     columns = tuple(flow.units[linear.node.outputs[0]].reshape(-1) for linear in producers)
@@ -225,6 +232,7 @@ def make_group(  # noqa: PLR0913, PLR0917 - a group is all of this
         edits=(*own, *flow.edits),
         values=flow.units,
         layout=layout,
+        beside=tuple(beside),
     )
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from edgeprune.core.refusals import RefusalCode
+from edgeprune.core.scans import SELECTIVE_SCAN
 from edgeprune.core.widths import rules_layout as layout
+from edgeprune.core.widths import rules_scan as scan
 from edgeprune.core.widths.units import aligned, squashed, varies
 
 if TYPE_CHECKING:
@@ -133,6 +135,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("LayerNormalization", "RMSNormalization", "LpNormalization"), normalise),
     "MatMul": matmul,
     "Gemm": gemm,
+    "Conv": scan.convolution,
+    SELECTIVE_SCAN: scan.selective_scan,
     "Transpose": layout.transpose,
     "Reshape": layout.reshape,
     "Flatten": layout.flatten,
