@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,22 +25,23 @@ from edgeprune_passes.remove_channels import RemoveChannels
 
 RNG = np.random.default_rng(11)
 TINY = Spelling()
+GROUPED = Spelling(attention="grouped", text=True, heads=4, groups=2)
 
 
 class Samples:
     """Random images of the tiny transformers."""
 
-    def __init__(self, spoiled: int = -1) -> None:
-        self.spoiled = spoiled
+    def __init__(self, spoiled: int = -1, spelling: Spelling = TINY) -> None:
+        self.spoiled, self.spelling = spoiled, spelling
 
     def sample(self, index: int) -> dict[str, np.ndarray]:
-        made = {name: array[0] for name, array in example(TINY, 1, index).items()}
+        made = {name: array[0] for name, array in example(self.spelling, 1, index).items()}
         if index == self.spoiled:
             made["x"] = np.full_like(made["x"], np.nan)
         return made
 
 
-def dataset(count: int, **more: int) -> Dataset:
+def dataset(count: int, **more: Any) -> Dataset:
     return Dataset(tuple(f"image {i}" for i in range(count)), Samples(**more), tuple(range(count)))
 
 
@@ -254,25 +256,26 @@ def test_a_gram_without_full_rank_is_solved_by_its_ridge():
     assert np.isfinite(order.loss).all()
 
 
-def test_a_low_rank_attention_gets_smaller_heads_for_nothing():
-    model = canonical(TINY, 1)
+@pytest.mark.parametrize("spelling", [TINY, GROUPED, Spelling(attention="grouped", text=True)], ids=str)
+def test_a_low_rank_attention_gets_smaller_heads_for_nothing(spelling):
+    model = canonical(spelling, 1)
     for group in widths_of(model).of("head-size"):
         for part in (group.layout.query, group.layout.key, group.layout.value):
             weight, bias = part.linear.weight.copy(), part.linear.bias.copy()
             for columns in part.columns:
-                mix = RNG.standard_normal((4, 4)).astype(np.float32) * 0.5
+                mix = RNG.standard_normal((4, len(columns) - 4)).astype(np.float32) * 0.5
                 weight[:, columns[4:]], bias[columns[4:]] = weight[:, columns[:4]] @ mix, bias[columns[:4]] @ mix
             node, adder = part.linear.node, part.linear.adder
             node.replace_input_with(1, clone_constant(model, node.inputs[1], weight))
             index = part.linear.bias_index
             adder.replace_input_with(index, clone_constant(model, adder.inputs[index], bias))
     widths = widths_of(model)
-    found = collect(model, probes_of(widths, ("head-size",)), dataset(8), batch=1)
+    found = collect(model, probes_of(widths, ("head-size",)), dataset(8, spelling=spelling), batch=1)
     solved = WidthSolver(widths, found).solve({group.name: 4 for group in widths.of("head-size")})
     assert {s.method for s in solved} == {ROTATED}
     narrow = model.clone()
     RemoveChannels(tuple(s.cut for s in solved), {n: a for s in solved for n, a in s.arrays.items()}).apply(narrow)
-    want, got = (forward(m, example(TINY, 1, 99)) for m in (model, narrow))
+    want, got = (forward(m, example(spelling, 1, 99)) for m in (model, narrow))
     for name, array in want.items():
         np.testing.assert_allclose(got[name], array, atol=2e-3 * np.abs(array).max())
 
