@@ -2,10 +2,11 @@
 
     python benchmarks/zoo_structure.py build/zoo/onnx build/zoo-more/onnx [--only SUBSTR] [--exports 1] [--resume]
 
-Exports are those of `benchmarks/zoo.py`; of each architecture the first --exports spellings are taken, small files first. A compile asks
-for 0.75 of the MLPs' channels and 0.67 of the heads; a kind that the model does not have is left out and its refusal
-told. Inputs are eight random samples that a model can read: smooth images, words with padding where there is a mask.
-Every export runs in a process of its own. Writes `benchmarks/results/zoo_structure.json` and `.md`.
+Exports are those of `benchmarks/zoo.py`; of each architecture the first --exports spellings are taken, small files
+first. A compile asks for 0.75 of the MLPs' channels, 0.67 of the heads and 0.75 of their size; a kind that the model
+does not have is left out and its refusal told. Inputs are eight random samples that a model can read: smooth images,
+words with padding where there is a mask. Every export runs in a process of its own; --resume keeps what an earlier run
+wrote. Writes `benchmarks/results/zoo_structure.json` and `.md`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ GRID, PATCH = 5, 4
 class Spelling:
     """Which transformer; 25 patch tokens (15 words in text), width 24, three heads of 8.
 
-    attention: fused, separate, mha, grouped (causal, text; `groups` of keys), eager (mask as an input, text), packed (split on the last
+    attention: fused, separate, mha, grouped (causal, text), eager (mask as an input, text), packed (split on the last
     axis). norm: pre, post, none. head: class, mean, pool (attention pool), two (distilled), tokens, grid (dense map),
     taps, states (one output a block), norm-class (class token behind LayerNorm of the whole stream).
     """
