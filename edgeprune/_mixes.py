@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from edgeprune.core.plan import WidthKind
 
-WIDTH_KINDS: tuple[WidthKind, ...] = ("mlp", "head-size", "heads")
+WIDTH_KINDS: tuple[WidthKind, ...] = ("mlp", "inner", "head-size", "heads")
 # Shares of the saving that tokens bring, where other axes are named too; then shares beside the best are tried.
 _TOKEN_SHARES = (0.95, 0.9, 0.75, 0.0)
 # Shares of what is left that whole sublayers bring, where widths are named too.
@@ -20,6 +20,7 @@ _SPLITS: dict[int, tuple[tuple[float, ...], ...]] = {
     1: ((1.0,),),
     2: ((1.0, 0.0), (0.7, 0.3), (0.5, 0.5)),
     3: ((1.0, 0.0, 0.0), (0.7, 0.3, 0.0), (0.5, 0.5, 0.0), (0.6, 0.25, 0.15)),
+    4: ((1.0, 0.0, 0.0, 0.0), (0.5, 0.5, 0.0, 0.0), (0.4, 0.3, 0.2, 0.1)),
 }
 
 

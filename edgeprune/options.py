@@ -12,7 +12,7 @@ from edgeprune.core.plan import Alignment, Option, PassSpec, Precision, Restore,
 AUTO = "auto"
 DriftMetric: TypeAlias = Literal["cosine", "kl", "top1_agreement", "relative_error", "correlation", "mean_abs_error"]
 DRIFT_METRICS: tuple[str, ...] = get_args(DriftMetric)
-AXES = ("tokens", "mlp", "head-size", "heads", "sublayers")
+AXES = ("tokens", "mlp", "inner", "head-size", "heads", "sublayers")
 HIGHER_IS_BETTER = frozenset({"cosine", "top1_agreement", "correlation"})
 
 
@@ -27,9 +27,9 @@ class Options:
         inner_keep: share of the channels between the projections of scans that stays: the inner width of Mamba.
         heads_keep: share of the attention heads that stays.
         head_size_keep: share of the coordinates that stays of every head, by rotation.
-        axes: what a budget of MACs, parameters or modelled latency is divided among: 'tokens', 'mlp', 'head-size',
-            'heads', and 'sublayers', whole attentions and MLPs in whose place their mean stays; empty for tokens, and
-            for 'mlp' and 'head-size' where parameters are the budget.
+        axes: what a budget of MACs, parameters or modelled latency is divided among: 'tokens', 'mlp', 'inner',
+            'head-size', 'heads', and 'sublayers', whole attentions and MLPs in whose place their mean stays; empty for
+            tokens, and for 'mlp' and 'head-size' where parameters are the budget.
         params: share of the model's parameters that stays, as a budget of its own.
         latency: share of the dense model's modelled latency on the targets, as a budget of its own.
         latency_ms: the same in milliseconds, modelled, on the slowest of the targets.
