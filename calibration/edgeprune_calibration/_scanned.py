@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.core.errors import ValidationError
-from edgeprune.core.graph import constant_of, downstream, name_of, upstream
+from edgeprune.core.graph import constant_of, downstream, name_of, static_shape, upstream
 from edgeprune.core.scans import is_selective_scan
 from edgeprune_calibration._compared import Shapes
 from edgeprune_calibration._scan_parts import STEP, Kind, numbers, resting_step
@@ -88,6 +88,14 @@ class ScannedDense:
                 self._move_together(node, behind[node])
         return len(scans)
 
+    def in_front(self, cut: ir.Value) -> ir.Value:
+        """The stream that a cut saw: of one inside its block what the block's residual Add adds the block to."""
+        behind = downstream([value for node in self._own_scans(cut) for value in node.outputs])
+        producer = cut.producer()
+        operands = producer.inputs if producer is not None and behind else ()
+        found = (v for v in operands if v is not None and self._carries(v) and v.producer() not in behind)
+        return next(found, cut)
+
     def feeds(self, after: Sequence[Survivors]) -> dict[str, Array]:
         """Numbers for the graph inputs that `place` added, from the survivors after each cut."""
         out: dict[str, Array] = {}
@@ -145,7 +153,8 @@ class ScannedDense:
         return any(step < 0 and shape[axis] == self.tokens for axis, step in zip(axes, steps, strict=True))
 
     def _carries(self, value: ir.Value) -> bool:
-        return constant_of(value) is None and self.tokens in self.shapes.get(name_of(value), ())
+        shape = self.shapes.get(name_of(value)) or static_shape(value) or ()
+        return constant_of(value) is None and self.tokens in shape
 
     def _silence(self, node: ir.Node, behind: int | None, inside: int | None) -> None:
         """Let removed tokens give nothing, and decay as the alignment says; of an `exact` cut as they would.

@@ -146,10 +146,13 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
     taps = () if compare else find_taps(task.dense, task.pruned, [cut.at for cut in task.cuts])
     if taps:  # compared whole at the taps; behind them stand the dense graph's own nodes
         compared = tuple(comparison for comparison in compared if not comparison.restored)
-    streams = [cut.at for cut in task.cuts] if taps or task.plan.alignment == "stand-in" else []
+    batch = _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens)
+    seen = ScannedDense(task.dense, shapes[0], batch, task.tokens, task.plan.alignment)
+    fronts = tuple(name_of(seen.in_front(_find(task.dense, cut.at))) for cut in task.cuts)
+    streams = fronts if taps or task.plan.alignment == "stand-in" else ()
+    streams = tuple(name for name in streams if name not in feed)
     names = [*(comparison.dense for comparison in compared), *(tap.dense for tap in taps), *streams]
     copy = _exposed(task.dense, names)
-    batch = _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens)
     leaving = task.cuts[-1].at if task.plan.output is not None and last.is_graph_output() else ""
     masked = MaskedDense(copy, shapes[0], batch, task.tokens, leaving)
     scanned = ScannedDense(copy, shapes[0], batch, task.tokens, task.plan.alignment)
@@ -164,12 +167,12 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
     computed += [*(comparison.pruned for comparison in compared), *(tap.pruned for tap in taps)]
     graphs = copy, _exposed(task.pruned, computed), _exposed(task.dense, names)
     first, second, third = (Runner(graph, threads=threads) for graph in graphs)
-    return _Proof(task, masked, scanned, (first, second, third), compared, taps, constants)
+    return _Proof(task, masked, scanned, (first, second, third), compared, taps, constants, fronts)
 
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
-    """Three sessions, what to compare between them, and indices that are the same for every sample."""
+    """Three sessions, what to compare between them, indices that are the same for every sample, and what cuts saw."""
 
     task: _Task
     masked: MaskedDense
@@ -178,6 +181,7 @@ class _Proof:
     compared: tuple[Comparison, ...]
     taps: tuple[Tap, ...]
     constants: Feed
+    fronts: tuple[str, ...]
 
     def check(self, feed: Feed, worst: _Worst) -> None:
         """Run the three graphs on one feed.
@@ -190,7 +194,7 @@ class _Proof:
         after = self._survivors(pruned)
         if self.task.plan.output is not None:
             _check_told(pruned, after[-1].positions - self.task.plan.prefix_tokens, self.task.plan.prefix_tokens)
-        masked = masked_session.run({**feed, **self.masked.feeds(after), **self.scanned.feeds(after)})
+        masked = feed | masked_session.run({**feed, **self.masked.feeds(after), **self.scanned.feeds(after)})
         dense = dense_session.run(feed)
         for comparison in self.compared:
             positions, tokens = after[-1].positions, self.masked.tokens
@@ -224,7 +228,7 @@ class _Proof:
         """Hold every restored stream, all tokens of it, against its mode's formula."""
         shape = self.masked.batch, self.masked.tokens
         for tap in self.taps:
-            streams = [stream_rows(masked[cut.at], *shape) for cut in self.task.cuts]
+            streams = [stream_rows(masked[name], *shape) for name in self.fronts]
             y, found = stream_rows(masked[tap.dense], *shape), pruned[tap.pruned]
             wanted = expected(tap, streams, y, after, self.task.plan.run(), found)
             worst.add(found, wanted, stream_rows(dense[tap.dense], *shape))
