@@ -28,8 +28,9 @@ def refuse_class_row(block: Block, prefix: int) -> Refusal | None:
     """Why the class token's attention cannot be computed beside a block, or None."""
     if prefix == 0:
         return Refusal(RefusalCode.NO_CLASS_TOKEN, "the model has no class token")
-    if not block.attentions:
-        return _no_attention(block)
+    unattended = refuse_unattended(block)
+    if unattended is not None:
+        return unattended
     if block.attention.query is not None and is_causal(block.attention):
         return Refusal(RefusalCode.NO_CLASS_TOKEN, "attention is causal, so the first token sees no other")
     return refuse_probabilities(block)
@@ -37,8 +38,9 @@ def refuse_class_row(block: Block, prefix: int) -> Refusal | None:
 
 def refuse_probabilities(block: Block) -> Refusal | None:
     """Why rows of the attention cannot be computed again beside a block, or None."""
-    if not block.attentions:
-        return _no_attention(block)
+    unattended = refuse_unattended(block)
+    if unattended is not None:
+        return unattended
     if block.attention.query is None:
         return Refusal(RefusalCode.NOT_APPLICABLE, "queries and keys were not found in this spelling of attention")
     for node in block.attention.between:
@@ -50,14 +52,18 @@ def refuse_probabilities(block: Block) -> Refusal | None:
 
 def refuse_keys(block: Block) -> Refusal | None:
     """Why the keys cannot be read, or None."""
-    if not block.attentions:
-        return _no_attention(block)
+    unattended = refuse_unattended(block)
+    if unattended is not None:
+        return unattended
     if block.attention.key is None:
         return Refusal(RefusalCode.NOT_APPLICABLE, "the keys were not found in this spelling of attention")
     return None
 
 
-def _no_attention(block: Block) -> Refusal:
+def refuse_unattended(block: Block) -> Refusal | None:
+    """Why nothing can be read from the attention of a block of scans, or None."""
+    if block.attentions:
+        return None
     return Refusal(RefusalCode.NOT_APPLICABLE, "the block has no attention", tuple(map(name_of, block.mixers)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from edgeprune_passes.scores import keep_top, patches_of, probabilities
+from edgeprune_passes.scores import keep_top, patches_of, probabilities, refuse_unattended
 
 if TYPE_CHECKING:
     from edgeprune.core.recognition import Block
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class MeanAttention:
     """Score of patch token i: mean over heads and queries of A[h, q, i]; keep the highest. Needs no class token.
 
-    Refuses: nothing.
+    Refuses: `not-applicable` where the block has no attention.
     Cost: one mean over [H, T]; reads the probabilities, so that the attention of the block is not fused.
     Source: SpAtten, arXiv 2012.09852, section III-A, of the present block alone.
     """
@@ -28,9 +28,9 @@ class MeanAttention:
     merges: ClassVar[bool] = False
 
     def refuses(self, block: Block, prefix: int) -> Refusal | None:
-        """Never."""
-        del block, prefix
-        return None
+        """Without attention there is nothing to receive."""
+        del prefix
+        return refuse_unattended(block)
 
     def fewest(self, patches: int, prefix: int) -> int:
         """One."""

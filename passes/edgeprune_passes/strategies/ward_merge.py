@@ -110,7 +110,7 @@ def _sorted(tape: Tape, scores: ir.Value) -> tuple[ir.Value, ...]:
 def _alike(site: Site, tape: Tape, order: ir.Value) -> ir.Value:
     """Cosines of the keys of all heads, or of the stream where keys are not found, of tokens in an order: [B, N, N]."""
     rows = site.stream
-    if site.block.attention.key is not None:
+    if site.block.attentions and site.block.attention.key is not None:
         heads = to_heads(tape, site.block.attention.key, site.batch, transposed=True)
         _, count, _, size = tape.shape(heads)
         joined = tape.op("Transpose", heads, perm=[0, 2, 1, 3])
