@@ -114,8 +114,19 @@ def _facts(target: Target) -> list[tuple[str, str]]:
         ("runtime", target.runtime),
         ("builders", _joined(target.builders)),
         ("TensorRT", f"{_joined(target.tensorrt)}; {target.default_tensorrt} is assumed"),
+        ("widths", _widths(target)),
     ]
     return [(field, value) for field, value in facts if value]
+
+
+def _widths(target: Target) -> str:
+    """What widths are cut to on this target, and how sure that is."""
+    from edgeprune_targets.width_alignment import width_alignment
+
+    at = width_alignment((target,))
+    sure = at.sources["mlp_step"].status
+    heads = f"head sizes of {at.head_size_step} from {at.smallest_head_size} on, {at.fewest_heads} heads or more"
+    return f"MLPs are cut in steps of {at.mlp_step} ({sure}), {heads}"
 
 
 def _numbers(target: Target) -> list[tuple[str, str, str, str]]:
