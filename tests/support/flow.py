@@ -67,39 +67,41 @@ def graph(body: str, letters: str = "BTD", /, opset: int = 18, **extra: object) 
     return Graph(body, spelled(letters, sizes), arrays, shapes, opset)
 
 
-def flow_of(item: Graph, *, kept: int = KEPT.shape[1]) -> tuple[Flow, ir.Model]:
+def flow_of(item: Graph, *, kept: int = KEPT.shape[1], resize: Resize | None = None) -> tuple[Flow, ir.Model]:
     """The flow from `x`, and the graph that it ran through."""
     model = item.model()
     seeds = {model.graph.inputs[0]: item.label}
-    return run_flow(list(model.graph), seeds, Resize(T, kept, P)), model
+    return run_flow(list(model.graph), seeds, resize or Resize(T, kept, P)), model
 
 
-def label_of(item: Graph) -> Label | None:
+def label_of(item: Graph, resize: Resize | None = None) -> Label | None:
     """Label of the output; None where nothing that moves reaches it."""
-    flow, model = flow_of(item)
+    flow, model = flow_of(item, resize=resize)
     assert not flow.refusals, next(iter(flow.refusals.values()))
     return flow.labels.get(model.graph.outputs[0])
 
 
-def outputs(item: Graph) -> tuple[np.ndarray, np.ndarray, Label | None]:
+def outputs(
+    item: Graph, everyone: np.ndarray = KEPT, place: tuple[int, int] = (0, 0)
+) -> tuple[np.ndarray, np.ndarray, Label | None]:
     """What the shortened graph gives, what it ought to give, and the label that says so.
 
-    The input is shortened outside of the graph; everything else must follow.
+    The input is shortened outside of the graph; everything else must follow. `everyone` says what is kept of each
+    sample, `place` where the prefix tokens stand before and after.
     """
     feeds, model = item.feeds(), item.model()
-    label = label_of(item)
+    resize = Resize(T, everyone.shape[1], P, *place)
+    label = label_of(item, resize)
     dense = Runner(model, threads=1, optimise=False).run(feeds)["y"]
     x = model.graph.inputs[0]
-    index = ir.Value(name="index", shape=ir.Shape([BATCH, KEPT.shape[1]]), type=ir.TensorType(ir.DataType.INT64))
     has_batch = bool(item.label.axes_of(Batch))
-    kept = KEPT if has_batch else KEPT[:1]
-    index.shape = ir.Shape(kept.shape)
-    short = ir.Value(name="short", shape=ir.Shape(Resize(T, kept.shape[1], P).shape(item.label)), type=x.type)
+    kept = everyone if has_batch else everyone[:1]
+    index = ir.Value(name="index", shape=ir.Shape(kept.shape), type=ir.TensorType(ir.DataType.INT64))
+    short = ir.Value(name="short", shape=ir.Shape(resize.shape(item.label)), type=x.type)
     for node in list(model.graph):
         replace_input(node, x, short)
     model.graph.inputs[0] = short
     model.graph.inputs.append(index)
-    resize = Resize(T, kept.shape[1], P)
     propagate(model, {short: item.label}, resize, index, batch=len(kept), prefix="edgeprune/test")
     for value in model.graph.outputs:
         value.shape = None
@@ -139,7 +141,8 @@ def _positions(tokens: Tokens, row: np.ndarray) -> np.ndarray:
         inside = np.arange(segment.size) if segment.fresh else row[(row >= segment.start) & (row < segment.stop)]
         found.append(inside + at - (0 if segment.fresh else segment.start))
         at += segment.size
-    return np.concatenate(found)
+    along = np.concatenate(found)
+    return at - 1 - along[::-1] if tokens.flipped else along
 
 
 def ints(*values: int) -> np.ndarray:

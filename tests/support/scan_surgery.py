@@ -6,7 +6,8 @@ times as long for a recurrence, and canonical form is the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -41,6 +42,17 @@ class _Operator(torch.autograd.Function):
         return result
 
 
+@contextmanager
+def scan_operator() -> Iterator[None]:
+    """Let the demo's modules be exported with one operator a scan."""
+    module = demo_module("vim")
+    plain, module.selective_scan = module.selective_scan, _Operator.apply
+    try:
+        yield
+    finally:
+        module.selective_scan = plain
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cuts:
     """Cuts of one model: patch tokens kept by block, with one strategy."""
@@ -62,12 +74,8 @@ def canonical_vim(spelling: VimSpelling, batch: int) -> ir.Model:
 
 @lru_cache
 def _canonical(spelling: VimSpelling, batch: int) -> ir.Model:
-    module = demo_module("vim")
-    plain, module.selective_scan = module.selective_scan, _Operator.apply
-    try:
+    with scan_operator():
         model = load(to_onnx(build(spelling), example(spelling, 2)))
-    finally:
-        module.selective_scan = plain
     Canonicalize(batch=batch).apply(model)
     return model
 
