@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune._bench import Budget
 from edgeprune._deciding import Decision, decide, score_of
+from edgeprune._dividing import divided
 from edgeprune._latency_budget import decide_latency, first_strategy, macs_share
 from edgeprune._level_times import bare, built
 from edgeprune._mixes import WIDTH_KINDS, Mix, beside, mixes
@@ -19,11 +20,9 @@ from edgeprune._pricing import Base, Macs, ModelledLatency, Params
 from edgeprune._structuring import Structure
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
-from edgeprune.core.knapsack import Level, allocate
 from edgeprune.core.plan import SUBLAYERS, StrategySpec
 from edgeprune.core.refusals import Refusal, RefusalCode
 from edgeprune.core.results import Candidate
-from edgeprune.core.widths.groups import Sublayer
 from edgeprune_calibration.statistics import EVERY
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from edgeprune._bench import Bench
     from edgeprune._deciding import Judge
     from edgeprune._pricing import Price
-    from edgeprune._structuring import Item, Structured
+    from edgeprune._structuring import Structured
     from edgeprune.core.plan import Plan, WidthKind
     from edgeprune.core.progress import Progress
     from edgeprune.core.widths.arrays import Arrays
@@ -165,13 +164,16 @@ class Axes:
         if not isinstance(self.price, Macs):
             return plan
         share = count_macs(self.bench.build(replace(plan, widths=(), widths_sha256=""))) / self.bench.dense_macs
-        filled = plan
+        filled, lost = plan, {cut.block for cut in plan.widths if cut.kind == "attention-sublayer"}
         for _ in range(_ROUNDS):
             room = self.goal - self.price.of(built(self.bench, filled, arrays))
             if abs(room) <= _FULL * self.goal:
                 break
             share += room / self.bench.dense_macs
-            filled = replace(plan, cuts=self.bench.plan(spec, self.bench.first_fit(spec, Budget("macs", share))).cuts)
+            cuts = self.bench.plan(spec, self.bench.first_fit(spec, Budget("macs", share))).cuts
+            if lost & {cut.block for cut in cuts}:
+                break
+            filled = replace(plan, cuts=cuts)
         return filled
 
     def realise(self, mix: Mix) -> ir.Model:
@@ -227,7 +229,7 @@ class Axes:
         best: dict[str, int] | None = None
         most, least = 0.0, base.price
         for _ in range(_ROUNDS):
-            keep = self._divided(structure, base, mix, base.price - asked)
+            keep = divided(structure, base, self.price, mix, base.price - asked)
             real = self.price.of(bare(self.bench, structure.plan, structure.items, keep))
             least = min(least, real)
             if most < real <= self.goal * (1 + _OVER):
@@ -240,58 +242,8 @@ class Axes:
             raise PlanError(msg, hint="ask for a larger share, or name more --axes")
         return best
 
-    def _divided(self, structure: Structure, base: Base, mix: Mix, saving: float) -> dict[str, int]:
-        """What stays of each item: sublayers go first, then widths of what is left save the rest."""
-        keep: dict[str, int] = {}
-        if mix.sublayers and saving > 0:
-            made, saved = self._allocated(structure, base, structure.of(SUBLAYERS), mix.sublayers * saving)
-            keep |= made
-            saving -= saved
-        gone = [each for each in structure.widths.sublayers if keep.get(each.name) == 0]
-        inside = {node for each in gone for node in each.nodes}
-        every = [item for item in structure.of(tuple(mix.widths)) if not _is_inside(item, inside)]
-        parts = [([item for item in every if item.kind == kind], share) for kind, share in mix.widths.items()]
-        together = [item for items, share in parts if share for item in items]
-        for items, share in [(together, 1.0)] if mix.joint else parts:
-            if share and saving > 0:
-                keep |= self._allocated(structure, base, items, share * saving)[0]
-        return keep
-
-    def _allocated(
-        self, structure: Structure, base: Base, items: Sequence[Item], saving: float
-    ) -> tuple[dict[str, int], float]:
-        """Levels of some items that save so much or more, and what they save.
-
-        Raises:
-            PlanError: if they cannot.
-        """
-        levels = [
-            [
-                Level(n, self.price.level(structure, base, item, n), structure.loss(item, n))
-                for n in structure.levels(item)
-            ]
-            for item in items
-        ]
-        least = [min(level.cost for level in each) for each in levels]
-        levels = [[replace(v, cost=v.cost - low) for v in each] for each, low in zip(levels, least, strict=True)]
-        whole = sum(each[-1].cost for each in levels)
-        if whole < saving:
-            msg = f"{_kinds(items)} can save {whole / base.price:.1%}, {saving / base.price:.1%} is to be saved"
-            raise PlanError(msg, hint="ask for a larger share, or name more --axes")
-        made = allocate(levels, whole - saving)
-        keep = {item.name: level.keep for item, level in zip(items, made, strict=True)}
-        return keep, whole - sum(level.cost for level in made)
-
 
 def _best(tried: Sequence[_Realised]) -> _Realised | None:
     """The one with the least drift; None where none meets the budget."""
     good = [each for each in tried if each.candidate.score is not None]
     return min(good, key=lambda each: each.candidate.score or 0.0) if good else None
-
-
-def _kinds(items: Sequence[Item]) -> str:
-    return " and ".join(dict.fromkeys(item.kind for item in items)) or "what is left"
-
-
-def _is_inside(item: Item, nodes: set[ir.Node]) -> bool:
-    return not isinstance(item, Sublayer) and item.consumer.node in nodes
