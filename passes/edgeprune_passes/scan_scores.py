@@ -12,7 +12,7 @@ from edgeprune_passes._alignment import reversed_order
 from edgeprune_passes._cut import relabel
 from edgeprune_passes._layout import to_stream
 from edgeprune_passes._rows import gather_rows
-from edgeprune_passes.scores import ascending, ranked
+from edgeprune_passes.scores import ascending, ranked, unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +102,14 @@ def choose_sides(site: Site, tape: Tape, scores: ir.Value, keep: int, *, first: 
         index = _joined(tape, kept)
     others = [*_part(tape, left, before, site.tokens), *_part(tape, right, after, site.tokens)]
     return Chosen(index, patches, _joined(tape, others) if others else None)
+
+
+def most_alike(site: Site, tape: Tape, patches: ir.Value, others: ir.Value) -> ir.Value:
+    """For each of some tokens [B, R] the one of `patches` [B, K] whose stream is most like its own: int64 [B, R]."""
+    stream = unit(tape, site.stream)
+    right = tape.op("Transpose", gather_rows(tape, stream, patches), perm=[0, 2, 1])
+    alike = tape.op("MatMul", gather_rows(tape, stream, others), right)
+    return tape.op("GatherElements", patches, tape.op("ArgMax", alike, axis=2, keepdims=0), axis=1)
 
 
 def _ranked(tape: Tape, scores: ir.Value, start: int, stop: int) -> ir.Value | None:

@@ -71,10 +71,20 @@ def test_wherever_the_class_token_stands(place: str, name: str, merge: bool, ali
     compare(PLACES[place], 3, name, merge, alignment)
 
 
-def compare(spelling: VimSpelling, batch: int, name: str, merge: bool, alignment: Alignment) -> None:
+@pytest.mark.parametrize("alignment", ["none", "gap"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_runs_become_their_means(batch: int, alignment: Alignment) -> None:
+    compare(PLACES["middle"], batch, "ssm-runs", True, alignment, in_front=True)
+
+
+def compare(
+    spelling: VimSpelling, batch: int, name: str, merge: bool, alignment: Alignment, *, in_front: bool = False
+) -> None:
     """The graph's logits are the reference's, and cuts and alignment are felt."""
     options: dict[str, Option] = {} if name == "ssm-output" else {"merge": merge}
-    into = run_heads if name == "ssm-runs" else None
+    if in_front:
+        options["in_front"] = True
+    into = run_heads if in_front else None
     cuts = [
         Cut(block=block, select=selection(name, keep), merge=merge, into=into, exact=alignment == "exact")
         for block, keep in KEEP.items()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from edgeprune_passes._rows import gather_rows
-from edgeprune_passes.scan_scores import choose_sides, refuse_scans, step_scores
-from edgeprune_passes.scores import kept_sizes, merge_into, unit
+from edgeprune_passes.scan_scores import choose_sides, most_alike, refuse_scans, step_scores
+from edgeprune_passes.scores import kept_sizes, merge_into
 from edgeprune_passes.selection import Selection
 
 if TYPE_CHECKING:
@@ -60,9 +59,6 @@ class SsmDelta:
         chosen = choose_sides(site, tape, step_scores(site, tape), keep)
         if chosen.others is None or not self.merge:
             return Selection(chosen.index, size=kept_sizes(site, tape, chosen.index))
-        stream = unit(tape, site.stream)
-        right = tape.op("Transpose", gather_rows(tape, stream, chosen.patches), perm=[0, 2, 1])
-        alike = tape.op("MatMul", gather_rows(tape, stream, chosen.others), right)
-        into = tape.op("GatherElements", chosen.patches, tape.op("ArgMax", alike, axis=2, keepdims=0), axis=1)
+        into = most_alike(site, tape, chosen.patches, chosen.others)
         merge, size = merge_into(site, tape, chosen.index, (chosen.others, into))
         return Selection(chosen.index, merge, size, covers=True)

@@ -1,4 +1,4 @@
-"""Merge runs of patch tokens that hardly change from one to the next."""
+"""Keep the patch tokens that differ from the one in front of them, and merge the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgeprune_passes.scan_scores import choose_sides, refuse_scans, scan_outputs
+from edgeprune_passes.scan_scores import choose_sides, most_alike, refuse_scans, scan_outputs
 from edgeprune_passes.scores import kept_sizes, merge_into
 from edgeprune_passes.selection import Selection
 
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SsmRuns:
-    """A run begins where ||x_t - x_(t-1)|| ||y_t - y_(t-1)|| is large; runs become their means. Needs selective scans.
+    """Keep tokens where ||x_t - x_(t-1)|| ||y_t - y_(t-1)|| is large, merge others into them. Needs selective scans.
 
     A scan reads its tokens one after another: what repeats the token before it tells it least. x is the stream behind
     the block, y what its scans give (see ssm-output). The K patch tokens with the highest scores begin a run each, as
-    many before the class token as behind it; the first on either side always does. Tokens of a run are averaged,
-    weighted by how many each stands for.
+    many before the class token as behind it; the first on either side always does. Each of the others is averaged into
+    the kept patch token whose stream is most like its own by cosine, weighted by how many tokens each stands for.
 
     Attributes:
-        merge: whether a run becomes its mean, rather than its first token.
+        merge: whether the others are merged into kept ones, rather than dropped.
+        in_front: merge them into the kept token in front of them, the beginning of their run, whatever it is like.
 
     Refuses: `not-applicable` where the block has no selective scan. No cut inside the block: its scans must have run.
     Cost: T * (D + E) additions for D and E channels, two TopK of N / 2, two of K / 2 to restore the order; to merge R
-        tokens, R * K * D MACs.
+        tokens, R * K * D MACs for the similarities and as many for the means.
     Source: our own.
     """
 
@@ -43,6 +44,7 @@ class SsmRuns:
     anywhere: ClassVar[bool] = True
     late: ClassVar[str] = "its score is of what the scans of the block give, which would run behind the cut"
     merge: bool = True
+    in_front: bool = False
 
     @property
     def merges(self) -> bool:
@@ -65,7 +67,10 @@ class SsmRuns:
         chosen = choose_sides(site, tape, changes, keep, first=True)
         if chosen.others is None or not self.merge:
             return Selection(chosen.index, size=kept_sizes(site, tape, chosen.index))
-        into = _beginning(tape, chosen.index, chosen.others)
+        if self.in_front:
+            into = _beginning(tape, chosen.index, chosen.others)
+        else:
+            into = most_alike(site, tape, chosen.patches, chosen.others)
         merge, size = merge_into(site, tape, chosen.index, (chosen.others, into))
         return Selection(chosen.index, merge, size, covers=True)
 
