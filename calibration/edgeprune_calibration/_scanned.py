@@ -172,7 +172,7 @@ class ScannedDense:
         if behind is None:
             return
         resting = resting_step(node) if self.alignment in {"bias", "exact"} else None
-        if self.alignment == "none" or resting is not None:
+        if self.alignment in {"none", "neighbours"} or resting is not None:
             self._replace(node, STEP, "Mul", [self._feed(behind, "live", flipped=flipped)])
         else:
             self._replace(node, STEP, "GatherND", [self._feed(behind, "next", flipped=flipped)], batch_dims=1)
@@ -202,7 +202,7 @@ class ScannedDense:
         flipped, uses = node.outputs[0] in self.flipped, [(use.node, use.idx) for use in node.outputs[0].uses()]
         value = node.inputs[0]
         assert value is not None
-        if self.alignment == "stand-in":
+        if self.alignment in {"stand-in", "neighbours"}:
             stands = self._feed(cut, "stands", flipped=flipped)
             node.replace_input_with(0, self._moved(value, stands, node, "stands"))
             return

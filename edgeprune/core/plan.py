@@ -21,7 +21,7 @@ Option: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "fp16"]
 WidthKind: TypeAlias = Literal["mlp", "inner", "heads", "head-size", "attention-sublayer", "mlp-sublayer"]
 Restore: TypeAlias = Literal["auto", "last-seen", "nearest", "soft", "residual-delta", "cluster", "unmerge", "none"]
-Alignment: TypeAlias = Literal["none", "gap", "bias", "exact", "stand-in"]
+Alignment: TypeAlias = Literal["none", "gap", "bias", "exact", "neighbours", "stand-in"]
 ScanForm: TypeAlias = Literal["none", "auto", "loop", "chunked"]
 
 # Of these kinds all goes, and a constant row takes the place.
@@ -122,7 +122,8 @@ class Plan:
         eliminate_tail: compute only the rows that the head reads in the last block.
         restore: how tokens come back where the head or an output needs all of them.
         alignment: what selective scans behind a cut make of the tokens that are gone: how their state decays over them
-            (`exact` makes the cut inside its block), or which kept ones stand at their places (`stand-in`).
+            (`exact` makes the cut inside its block), or which kept ones stand at their places, for the convolution in
+            front of a scan (`neighbours`) or for the scan as well (`stand-in`).
         widths: channels, heads and head sizes that are cut, in the order of their kind and block.
         widths_sha256: of the file with what is kept and the weights solved for it; empty where no width is cut.
         precision: of the engine; graph inputs and outputs stay fp32.

@@ -67,7 +67,7 @@ class Aligner:
             index: int64 [B, K'], kept, in the stream before the cut.
             flow: from the cut on.
         """
-        if self._alignment == "none":
+        if self._alignment in {"none", "neighbours"}:
             return
         before = self.positions
         self.positions = index if before is None else tape.op("GatherElements", before, index, axis=1)

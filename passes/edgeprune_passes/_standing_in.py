@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgeprune.core.flow.labels import Label
     from edgeprune_passes.restores._done import Done
 
-_NAME = f"{PREFIX}stand-in"
+NAME = f"{PREFIX}stand-in"
 
 
 class StandIns:
@@ -46,6 +46,8 @@ class StandIns:
     Raises:
         PlanError: if a scan has no causal convolution in front of it.
     """
+
+    whole_scans = True
 
     def __init__(self, model: ir.Model, flow: Flow, batch: int) -> None:
         self._model, self._batch = model, batch
@@ -63,16 +65,16 @@ class StandIns:
         """Put a marker in front of a convolution, or of the flip in front of it: both directions share one then."""
         user, value = convolution, convolution.inputs[0]
         assert value is not None
-        while _flipped(flow.labels[value]):
+        while is_flipped(flow.labels[value]):
             user = value.producer()  # type: ignore[assignment]  # tokens are flipped by a node
             value = user.inputs[0]
             assert value is not None
-        there = (node for node in self._labels if _input(node) is value)
+        there = (node for node in self._labels if input_of(node) is value)
         marker = next(there, None) or self._marker(value, flow.labels[value])
         replace_input(user, value, marker.outputs[0])
 
     def _marker(self, value: ir.Value, label: Label) -> ir.Node:
-        full = ir.Value(name=fresh_name(self._model, f"{_NAME}/{value.name}"), shape=value.shape, type=value.type)
+        full = ir.Value(name=fresh_name(self._model, f"{NAME}/{value.name}"), shape=value.shape, type=value.type)
         node = ir.node("Restore", [value], domain="edgeprune", outputs=[full])
         node.name = full.name
         producer = value.producer()
@@ -96,27 +98,30 @@ class StandIns:
             standing = tape.op("GatherElements", standing, self._standing, axis=1)
         standing.name = f"{tape.prefix}/standing"
         self._standing = standing
-        self._where |= dict.fromkeys((node for node in self._labels if flow.tokens_on(_input(node))), standing)
+        self._where |= dict.fromkeys((node for node in self._labels if flow.tokens_on(input_of(node))), standing)
 
     def write(self) -> None:
         """Replace every marker by the rows that stand in, or by nothing where no cut is in front."""
         for node, label in self._labels.items():
-            value = full = _input(node)
+            value = full = input_of(node)
             if node in self._where:
-                full = self._gathered(node, value, label)
+                tape = Tape(self._model, before=node, prefix=str(node.name))
+                full = taken(tape, value, label, self._where[node], self._batch)
             ir.convenience.replace_all_uses_with(node.outputs[0], full)
             self._model.graph.remove(node, safe=True)
 
-    def _gathered(self, node: ir.Node, value: ir.Value, label: Label) -> ir.Value:
-        tape = Tape(self._model, before=node, prefix=str(node.name))
-        axis, where = label.token_axes[0], self._where[node]
-        if self._batch == 1:
-            return tape.op("Gather", value, tape.op("Squeeze", where, tape.ints([0])), axis=axis)
-        stream = to_stream(tape, value, relabel(label, tape.shape(value)[axis]), self._batch)
-        return from_stream(tape, gather_rows(tape, stream, where), label, self._batch)
+
+def taken(tape: Tape, value: ir.Value, label: Label, index: ir.Value, batch: int) -> ir.Value:
+    """The tokens of a value by an index [B, n], in the order of axes that it has."""
+    axis = label.token_axes[0]
+    if batch == 1:
+        return tape.op("Gather", value, tape.op("Squeeze", index, tape.ints([0])), axis=axis)
+    stream = to_stream(tape, value, relabel(label, tape.shape(value)[axis]), batch)
+    return from_stream(tape, gather_rows(tape, stream, index), label, batch)
 
 
-def _input(node: ir.Node) -> ir.Value:
+def input_of(node: ir.Node) -> ir.Value:
+    """What a node reads first."""
     value = node.inputs[0]
     assert value is not None
     return value
@@ -124,10 +129,11 @@ def _input(node: ir.Node) -> ir.Value:
 
 def _is_causal(node: ir.Node, flow: Flow) -> bool:
     """Whether tokens run through a convolution, into a scan."""
-    return bool(flow.tokens_on(node.outputs[0])) and bool(flow.tokens_on(_input(node))) and serves_scan(node)
+    return bool(flow.tokens_on(node.outputs[0])) and bool(flow.tokens_on(input_of(node))) and serves_scan(node)
 
 
-def _flipped(label: Label) -> bool:
+def is_flipped(label: Label) -> bool:
+    """Whether the tokens of a value run from the last to the first."""
     tokens = label.tokens_at(label.token_axes[0])
     return tokens is not None and tokens.flipped
 

@@ -17,6 +17,7 @@ from edgeprune_passes._alignment import Aligner, cut_scan
 from edgeprune_passes._cut import propagate, relabel, replace_input
 from edgeprune_passes._inside import entry_of, last_scan, require_inside
 from edgeprune_passes._layout import from_stream, to_stream
+from edgeprune_passes._neighbours import Neighbours
 from edgeprune_passes._output import State, cut_output, require_readout
 from edgeprune_passes._restore import free_users, lower_restore, place_restore
 from edgeprune_passes._rows import gather_rows, merged_rows
@@ -70,8 +71,9 @@ class ReduceTokens:
         work = _Work(model, found, [make_strategy(cut.strategy) for cut in self.cuts], self.alignment)
         work.shortened = readout.outputs if readout is not None else ()
         nodes = work.place_restores(self.restore)
-        if self.alignment == "stand-in":
-            work.stand_ins = StandIns(model, work.stream.flow, work.stream.batch)
+        if self.alignment in {"stand-in", "neighbours"}:
+            kind = StandIns if self.alignment == "stand-in" else Neighbours
+            work.stand_ins = kind(model, work.stream.flow, work.stream.batch)
         for cut, strategy in zip(self.cuts, work.strategies, strict=True):
             work.cut(cut, strategy)
         work.aligner.write_all()
@@ -204,7 +206,7 @@ class _Work:
             grid=self.stream.grid,
             place=self.place,
             labels=self.stream.flow.labels,
-            positions=self.aligner.positions if self.stand_ins is not None else None,
+            positions=self.aligner.positions if self.stand_ins is not None and self.stand_ins.whole_scans else None,
         )
 
     @property

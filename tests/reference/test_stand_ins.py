@@ -8,7 +8,7 @@ import torch
 from support.scan_surgery import canonical_vim
 from support.tiny_vim import VimSpelling, build, example
 
-from edgeprune.core.plan import StrategySpec, TokenCut
+from edgeprune.core.plan import Alignment, StrategySpec, TokenCut
 from edgeprune_calibration.runner import Runner
 from edgeprune_passes.reduce_tokens import ReduceTokens
 from reference.vim_torch import Cut, StandIns, VimReference, best, importance
@@ -17,10 +17,10 @@ KEEP = {0: 12, 2: 7}  # patch tokens, by block
 EXACT = 1e-4  # relative, fp32 against fp64; what is seen is below 1e-5
 
 
-def pruned(spelling: VimSpelling, batch: int, spec: StrategySpec) -> np.ndarray:
+def pruned(spelling: VimSpelling, batch: int, spec: StrategySpec, alignment: Alignment = "stand-in") -> np.ndarray:
     model = canonical_vim(spelling, batch)
     cuts = tuple(TokenCut(block=block, keep=keep, strategy=spec) for block, keep in KEEP.items())
-    ReduceTokens(cuts, alignment="stand-in").apply(model)
+    ReduceTokens(cuts, alignment=alignment).apply(model)
     return next(iter(Runner(model, threads=1).run(example(spelling, batch)).values()))
 
 
@@ -35,7 +35,7 @@ def relative(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
-@pytest.mark.parametrize(
+CASES = pytest.mark.parametrize(
     ("token", "name", "merge"),
     [
         ("middle", "ssm-output", False),
@@ -44,6 +44,9 @@ def relative(found: np.ndarray, wanted: np.ndarray) -> float:
         ("none", "ssm-delta", False),
     ],
 )
+
+
+@CASES
 @pytest.mark.parametrize("batch", [1, 3])
 def test_all_places_are_scanned_as_the_reference_does(token: str, name: str, merge: bool, batch: int) -> None:
     spelling = VimSpelling(depth=4, token=token)
@@ -55,3 +58,19 @@ def test_all_places_are_scanned_as_the_reference_does(token: str, name: str, mer
     wanted = judged(spelling, batch, cuts, "scan")
     assert relative(pruned(spelling, batch, spec), wanted) < EXACT
     assert relative(wanted, judged(spelling, batch, cuts, "none")) > 1e-3  # the stand-ins are felt
+
+
+@CASES
+@pytest.mark.parametrize("batch", [1, 3])
+def test_convolutions_meet_true_neighbours_as_the_reference_s_do(
+    token: str, name: str, merge: bool, batch: int
+) -> None:
+    spelling = VimSpelling(depth=4, token=token)
+    spec = StrategySpec(name=name, options={"merge": merge} if name == "ssm-delta" else {})
+    cuts = [
+        Cut(block=block, select=best(lambda seen: importance(seen, name), keep), merge=merge)
+        for block, keep in KEEP.items()
+    ]
+    wanted = judged(spelling, batch, cuts, "convolution")
+    assert relative(pruned(spelling, batch, spec, "neighbours"), wanted) < EXACT
+    assert relative(wanted, judged(spelling, batch, cuts, "none")) > 1e-3  # the neighbours are felt
