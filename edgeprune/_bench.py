@@ -47,9 +47,9 @@ _ROUNDS = 4
 def curves(cuts: int, *, restores: bool = False) -> tuple[Curve, ...]:
     """Where a search begins: the default first, then other depths, then fewer cuts.
 
-    Where all tokens come back, early cuts, that leave more at the end, or even ones do better than late ones.
+    Where all tokens come back, even cuts or earlier ones, that leave more at the end, do better than late ones.
     """
-    early = (Curve(0.3, 0.3, 0.1, cuts=cuts), Curve(0.5, 5.0, 0.1, cuts=cuts)) if restores else ()
+    early = (Curve(0.4, 0.5, 0.1, cuts=cuts), Curve(0.5, 5.0, 0.1, cuts=cuts)) if restores else ()
     shapes = (
         *early,
         Curve(cuts=cuts),
