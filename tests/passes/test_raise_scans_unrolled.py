@@ -100,6 +100,14 @@ def cast_between() -> str:
     return lines + stacked()
 
 
+def multiplied_by_one() -> str:
+    """A factor of one stands behind the product, or between its factors."""
+    lines = loop()
+    for t in STEPS:
+        lines = lines.replace(f"h_{t} = Add(k_{t}, f_{t})", f"o_{t} = Mul(k_{t}, unit) h_{t} = Add(f_{t}, o_{t})")
+    return lines + stacked()
+
+
 def states_stacked() -> str:
     """As mambapy writes it: all states are stacked, and multiplied by C at once."""
     lines, before = BULK, "zero"
@@ -121,6 +129,7 @@ SPELLINGS = {
     + "".join(f"z_{t} = Transpose<perm = [0, 2, 1]>(y_{t}) " for t in STEPS)
     + f"y = Concat<axis = 1>({', '.join(f'z_{t}' for t in STEPS)})",
     "h_0 = b_0": from_first_input(),
+    "torch.addcmul": multiplied_by_one(),
     "all in the step": all_in_the_step(),
     "cast between": cast_between(),
     "states stacked": states_stacked(),
@@ -131,6 +140,7 @@ CONSTANTS = {
     "two": np.array([2]),
     "three": np.array([3]),
     "last": np.array([-1]),
+    "unit": np.array(1, np.float32),
     "ones": np.ones(T, np.int64),
     **{f"at{t}": np.array(t) for t in STEPS},
     **{f"at1_{t}": np.array([t]) for t in range(T + 1)},

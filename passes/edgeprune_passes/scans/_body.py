@@ -83,7 +83,7 @@ def raise_body(model: ir.Model, body: Body, tape: Tape, bulk: Mapping[ir.Value, 
     step = split_state(body.before, body.after)
     states = ir.Value(name=f"{tape.prefix}/h", type=body.initial.type)
     lifter = Lifter(tape, {**bulk, body.after: states}, lambda node: node.graph is body.graph, body.tokens)
-    decay = _product(tape, [lifter.lift(value, rank) for value in step.decay], "Mul")
+    decay = _product(tape, [lifter.lift(value, rank) for value in step.decay if not _is_one(value)], "Mul")
     added = _required(_product(tape, [lifter.lift(value, rank) for value in step.added], "Add"), body)
     # A first state of batch one is repeated for all of the batch by the first product.
     parts = [tape.shape(value)[-rank:] for value in (decay, added) if value is not None]
@@ -139,6 +139,12 @@ def _moved(order: tuple[int, ...], axis: int) -> tuple[int, ...]:
     rest = list(order[1:])
     rest.insert(axis % len(order), order[0])
     return tuple(rest)
+
+
+def _is_one(value: ir.Value) -> bool:
+    """The factor that torch.addcmul writes beside a product."""
+    array = constant_of(value)
+    return array is not None and array.size == 1 and float(array.reshape(())) == 1.0
 
 
 def _product(tape: Tape, values: list[ir.Value], op_type: str) -> ir.Value | None:

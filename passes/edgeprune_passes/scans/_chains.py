@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # What a ViT or a gated network writes in a row by chance is two or three long.
 SHORTEST = 4
 _PASSES_ON = {"Cast", "Identity"}
+_NESTED = 3  # products within a product; torch.addcmul writes its factor of one there
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,12 +22,12 @@ class Link:
 
     Attributes:
         add: h_t.
-        mul: a_t * h_(t-1).
-        before: the operand of `mul` that is the state.
+        muls: a_t * h_(t-1), the outermost product first; one alone but where a factor is written apart.
+        before: the operand of the innermost that is the state.
     """
 
     add: ir.Node
-    mul: ir.Node
+    muls: tuple[ir.Node, ...]
     before: ir.Value
 
     @property
@@ -35,14 +36,15 @@ class Link:
         return self.add.outputs[0]
 
     @property
-    def decay(self) -> ir.Value:
-        """a_t."""
-        return _other(self.mul, self.before)
+    def decay(self) -> tuple[ir.Value, ...]:
+        """The factors of a_t."""
+        inner = [*(mul.outputs[0] for mul in self.muls[1:]), self.before]
+        return tuple(_other(mul, value) for mul, value in zip(self.muls, inner, strict=True))
 
     @property
     def added(self) -> ir.Value:
         """b_t."""
-        return _other(self.add, self.mul.outputs[0])
+        return _other(self.add, self.muls[0].outputs[0])
 
 
 def _other(node: ir.Node, value: ir.Value) -> ir.Value:
@@ -83,12 +85,20 @@ def _longest(depth: dict[ir.Node, int], link: dict[ir.Node, Link]) -> list[list[
 
 
 def links(add: ir.Node) -> Iterator[Link]:
-    """Every way to read an Add as a step: which operand is the product, and which of its operands is the state."""
-    for product in add.inputs:
-        mul = product.producer() if product is not None else None
-        if mul is None or mul.op_type != "Mul" or mul.inputs[0] is mul.inputs[1] or add.inputs[0] is add.inputs[1]:
+    """Every way to read an Add as a step: which operand is the product, and which of its factors is the state."""
+    stack: list[tuple[ir.Value, ...]] = []
+    if add.inputs[0] is not add.inputs[1]:
+        stack += [(value,) for value in add.inputs if value is not None]
+    while stack:
+        path = stack.pop(0)
+        mul = path[-1].producer()
+        if mul is None or mul.op_type != "Mul" or mul.inputs[0] is mul.inputs[1]:
             continue
-        yield from (Link(add, mul, value) for value in mul.inputs if value is not None)
+        muls = tuple(made for value in path if (made := value.producer()) is not None)
+        for value in mul.inputs:
+            if value is not None:
+                yield Link(add, muls, value)
+                stack += [(*path, value)] if len(path) < _NESTED else []
 
 
 def origin(value: ir.Value) -> ir.Value:

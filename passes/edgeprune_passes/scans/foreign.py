@@ -36,7 +36,7 @@ def _refusal(reason: str, nodes: list[ir.Node]) -> Refusal:
 
 
 def _is_decay(node: ir.Node) -> bool:
-    """exp(step[..., 1] * A[..., D, n]): one operand is a constant matrix, the other has no axis of states."""
+    """exp(step * A): A is a constant matrix, and the step has one of its two axes, and tokens or a batch beside."""
     made = node.inputs[0].producer() if node.inputs[0] is not None else None
     if made is None or made.op_type != "Mul":
         return False
@@ -45,9 +45,10 @@ def _is_decay(node: ir.Node) -> bool:
         first, second = second, first
     matrix = constant_of(second)
     step = static_shape(first) if first is not None else None
-    if matrix is None or step is None or len(step) < 3 or step[-1] != 1:
+    if matrix is None or step is None or len(step) < 3 or sum(size > 1 for size in matrix.shape) != 2:
         return False
-    return matrix.shape[-1:] > (1,) and sum(size > 1 for size in matrix.shape) == 2
+    pairs = list(zip(reversed(step), reversed(matrix.shape), strict=False))
+    return any(a == 1 < b for a, b in pairs) and any(a == b > 1 for a, b in pairs)
 
 
 def _is_exponentiated(node: ir.Node) -> bool:

@@ -34,14 +34,14 @@ class _Run:
 
     Attributes:
         states: h of every step.
-        decay: a of every step, or of all but the first where that one multiplies nothing.
+        decay: each factor of a, of every step, or of all but the first where that one multiplies nothing.
         added: b of every step.
         initial: h before the first step; None for zero.
         products: a * h.
     """
 
     states: list[ir.Value]
-    decay: list[ir.Value]
+    decay: list[list[ir.Value]]
     added: list[ir.Value]
     initial: ir.Value | None
     products: set[ir.Node]
@@ -51,7 +51,7 @@ def roll_up(model: ir.Model) -> tuple[int, list[Refusal]]:
     """Rewrite every unrolled recurrence; how many, and why others were left."""
     refusals: list[Refusal] = []
     rolled = 0
-    for chain in [chain for chain in find_chains(iter(model.graph)) if reads_token(chain[0].decay, chain[0].added)]:
+    for chain in [chain for chain in find_chains(iter(model.graph)) if reads_token(*chain[0].decay, chain[0].added)]:
         declined = _rolled(model, chain)
         rolled += declined is None
         refusals += [declined] if declined is not None else []
@@ -75,7 +75,8 @@ def _readings(chain: list[Link]) -> Iterator[_Run]:
     """The ways to read where a chain begins: h_0 = a_0 * start + b_0, or h_0 = b_0."""
     first = origin(chain[0].before)
     made = first.producer()
-    starts = list(links(made)) if made is not None else []
+    deep = len(chain[0].muls)
+    starts = [link for link in links(made) if len(link.muls) == deep] if made is not None else []
     for start in starts:
         yield _run([start, *chain], start.before)
     for start in starts:
@@ -84,8 +85,9 @@ def _readings(chain: list[Link]) -> Iterator[_Run]:
 
 
 def _run(steps: list[Link], initial: ir.Value) -> _Run:
-    states, decay, added = ([getattr(step, name) for step in steps] for name in ("state", "decay", "added"))
-    return _Run(states, decay, added, initial, {step.mul for step in steps})
+    states, added = [step.state for step in steps], [step.added for step in steps]
+    decay = [list(factor) for factor in zip(*(step.decay for step in steps), strict=False)]
+    return _Run(states, decay, added, initial, {mul for step in steps for mul in step.muls})
 
 
 def _run_from(first: ir.Value, steps: list[Link]) -> _Run:
@@ -145,8 +147,10 @@ def _body(roller: Roller, run: _Run, collected: list[Collected]) -> list[ir.Valu
     like = run.states[1]
     for value in (roller.before, roller.after):
         value.shape, value.type = like.shape, like.type
-    decay, added = roller.roll(run.decay), roller.roll(run.added)
-    kept = roller.write("Mul", [decay, roller.before], like=like)
+    factors, added = [roller.roll(factor) for factor in run.decay], roller.roll(run.added)
+    kept = roller.before
+    for factor in reversed(factors):
+        kept = roller.write("Mul", [factor, kept], like=like)
     roller.close([kept, added])
     return [_output(roller, found) for found in collected]
 
