@@ -11,6 +11,7 @@ from edgeprune._benching import Measurement, check_counts, measure
 from edgeprune._checking import Checker
 from edgeprune._contenders import feeds_for, open_contenders
 from edgeprune._folding import with_measured
+from edgeprune._given import given_arrays, given_plan
 from edgeprune._inspecting import inspection_of
 from edgeprune._job import Job
 from edgeprune._loading import opened, pruned_facts, require_stream
@@ -21,11 +22,11 @@ from edgeprune._runners import choose_runtimes
 from edgeprune._sensitivity import sensitivity_of
 from edgeprune.core.errors import PlanError
 from edgeprune.core.loading import read_model
-from edgeprune.core.plan import Plan, plan_from_json, read_plan
+from edgeprune.core.plan import Plan, plan_from_json
 from edgeprune.core.progress import SILENT
 from edgeprune.core.whole import check_new, write_outputs
 from edgeprune.core.widths.arrays import FILE as WIDTHS
-from edgeprune.core.widths.arrays import arrays_to_bytes, check_arrays, read_arrays
+from edgeprune.core.widths.arrays import arrays_to_bytes, read_arrays
 from edgeprune.options import Options
 from edgeprune.report import Report, ValidationReport, describe_environment
 from edgeprune.report.html import render_comparison_html
@@ -96,7 +97,7 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
         ValidationError: if the drift passes a limit of `options.max_drift`; nothing is written then.
     """
     options, progress = options or Options(), progress or SILENT
-    given = _given_plan(plan)
+    given = given_plan(plan)
     targets = load_targets(target or (given.targets if given else ()))
     budget = None if given is not None else budget_of(keep, macs, options)
     if given is not None and (keep is not None or macs is not None):
@@ -107,7 +108,7 @@ def compile(  # noqa: A001, PLR0913 - users say edgeprune.compile; the budget ha
         require_stream(loaded)
         job = Job(loaded, options, targets, progress)
         if given is not None:
-            job.take(_given_arrays(plan, widths, given, options))
+            job.take(given_arrays(plan, widths, given, options))
         decision = job.decide(budget, given)
         report, pruned = job.run(decision, budget)
         if out is not None:
@@ -381,30 +382,3 @@ def compare(places: Sequence[Path], *, out: Path | None = None, force: bool = Fa
     if out is not None:
         write_outputs({out: render_comparison_html(compared).encode()})
     return compared
-
-
-def _given_arrays(place: Path | Plan | None, widths: Path | Arrays | None, given: Plan, options: Options) -> Arrays:
-    """The weights of a given plan's widths.
-
-    Raises:
-        PlanError: if they are not there or not the plan's, or widths are asked for once more.
-    """
-    if options.width_shares:
-        msg = "a plan is applied as it is, and shares of widths are asked for beside it"
-        raise PlanError(msg, hint="leave out the plan to decide anew, or the shares")
-    if not given.widths:
-        return {}
-    if widths is not None and not isinstance(widths, Path):
-        return check_arrays(widths, given.widths_sha256)
-    where = widths or (place if isinstance(place, Path) else None)
-    if where is None:
-        msg = "the plan cuts widths, and their weights are not given"
-        raise PlanError(msg, hint="give widths=result.arrays, or the folder or widths.npz that was written with it")
-    inside = where / WIDTHS if where.is_dir() else where
-    return read_arrays(inside if inside.suffix == ".npz" else where.parent / WIDTHS, given.widths_sha256)
-
-
-def _given_plan(plan: Path | Plan | None) -> Plan | None:
-    if not isinstance(plan, Path):
-        return plan
-    return read_plan(plan / "plan.json" if plan.is_dir() else plan)
