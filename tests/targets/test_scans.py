@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -263,3 +264,23 @@ def test_tensorrt_rtx_builds_it_and_chunks_are_few_launches(form: str, tmp_path:
     if form == "chunked":
         run = [each for each in launches(Path(str(result.path)).read_bytes()) if each.kind not in {"signal", "wait"}]
         assert 2 <= len(run) <= 12  # two products and the scan; 72 nodes
+
+
+def test_the_card_shows_what_is_written() -> None:
+    text = (Path(__file__).resolve().parents[2] / "targets" / "cards" / "scans.md").read_text(encoding="utf-8")
+    sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+    assert list(sections) == ["What it does", "When it refuses", "Example", "Cost", "Source"]
+    before, after = (
+        ir.from_proto(onnx.parser.parse_model(block))
+        for block in re.findall(r"```onnx\n(.*?)```", sections["Example"], re.DOTALL)
+    )
+    assert nodes_of(standard_scans(before)) == nodes_of(after)
+
+
+def nodes_of(model: ir.Model) -> str:
+    """The nodes of a graph and of its loops; the text of ONNX would also list what can be inferred."""
+    return "\n".join(
+        f"{node.op_type} {sorted(node.attributes)} {[value.name for value in node.inputs if value is not None]}"
+        for node in model.graph.all_nodes()
+        if node.op_type != "Scan"
+    ) + str([(n.op_type, n.attributes.get_ints("scan_input_axes")) for n in model.graph])

@@ -100,8 +100,11 @@ def standard_scans(model: ir.Model, asked: ScanForm = "auto") -> ir.Model:
 
     A loop unless chunks are asked for: on a processor it is the faster one, as it writes no states to memory.
     """
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
     if not selective_scans(model.graph):
         return model
     copy = model.clone()
     lower_scans(copy, "chunked" if asked == "chunked" else "loop")
+    RemoveUnusedNodesPass()(copy)  # A, which lies in the body of its loop now
     return copy
