@@ -71,8 +71,8 @@ def collect(  # noqa: PLR0913 - a graph, what to run it on, and how
         ModelError: if a probe's node is not in the graph.
     """
     if len(data) < FEWEST_SAMPLES:
-        msg = f"widths are chosen on data of {len(data)} samples, expected {FEWEST_SAMPLES} or more"
-        raise DataError(msg, hint="give --data a folder with more images; 64 to 256 are a good number")
+        msg = f"widths are chosen on {len(data)} sample, expected {FEWEST_SAMPLES} or more"
+        raise DataError(msg, hint="give --data more samples; 64 to 256 are a good number")
     found: dict[str, SplitMoments] = {}
     for number, part in enumerate(_passes(model, probes)):
         run = _Pass(model, part, batch, threads, padding)

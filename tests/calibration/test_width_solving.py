@@ -319,7 +319,7 @@ def test_the_mean_alone_is_named(tiny):
 
 def test_one_sample_is_too_few(tiny):
     model, widths, _ = tiny
-    with pytest.raises(DataError, match="widths are chosen on data of 1 samples, expected 2 or more"):
+    with pytest.raises(DataError, match="widths are chosen on 1 sample, expected 2 or more"):
         collect(model, probes_of(widths, ("mlp",)), dataset(1), batch=1)
 
 

@@ -50,6 +50,11 @@ def find_heads(order: Order, found: Recognition) -> Widths:
                 groups.append(made)
             else:
                 declined.append((kind, made))
+    if not any(block.attentions for block in found.blocks):
+        scan = found.blocks[0].mixers[0]
+        reason = f"the blocks mix tokens by scans, which have no heads ({scan.op_type} node)"
+        none = Refusal(RefusalCode.NOT_APPLICABLE, reason, (name_of(scan),))
+        declined = [("heads", none), ("head-size", none)]
     refusals = tuple(dict.fromkeys(refusal for _, refusal in declined))
     return Widths(tuple(groups), refusals, declined=tuple(declined))
 
