@@ -63,9 +63,9 @@ def _pad(model: ir.Model, plan: Plan, arrays: Arrays) -> None:
         group = widths.named(name)
         assert group is not None
         _fill(model, group.consumer, arrays, f"{group.name}/consumer", _masks(widths, group, arrays, None)[:, None])
-        for linear in group.beside:
+        for i, linear in enumerate(group.beside):
             stays = group.mask(arrays[f"{group.name}/kept"])[group.rows_of(linear)]
-            _fill(model, linear, {}, "", stays[:, None])
+            _fill(model, linear, arrays, f"{group.name}/beside{i}", stays[:, None])
         for i, linear in enumerate(group.producers if group.kind == "head-size" else ()):
             _fill(model, linear, arrays, f"{group.name}/producer{i}", _masks(widths, group, arrays, i)[None, :])
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprune.core.plan import SUBLAYERS, WidthCut
 from edgeprune.core.widths.groups import group_name
+from edgeprune_calibration._coupled import Front, coupled
 from edgeprune_calibration.moments import Moments
 from edgeprune_calibration.rotating import logit_basis, value_basis, value_weight
 from edgeprune_calibration.solving import Affine, eliminate, held_error, resolve
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgeprune.core.linear import Linear
     from edgeprune.core.plan import WidthKind
     from edgeprune.core.widths.groups import HeadLayout, Sublayer, WidthGroup, Widths
     from edgeprune_calibration.moments import Floats, SplitMoments
@@ -62,6 +64,8 @@ def probes_of(widths: Widths, kinds: Sequence[str]) -> list[Probe]:
             continue
         name = site_of(group)
         probes[name] = Probe(name, str(group.consumer.node.outputs[0].name))
+        for i, linear in enumerate(group.beside):
+            probes[beside_of(group, i)] = Probe(beside_of(group, i), str(linear.node.outputs[0].name))
         if group.kind == "head-size":
             assert group.layout is not None
             product, heads = str(group.layout.product.outputs[0].name), len(group.layout.query.columns)
@@ -76,6 +80,11 @@ def probes_of(widths: Widths, kinds: Sequence[str]) -> list[Probe]:
 def site_of(group: WidthGroup) -> str:
     """The name of a group's probe: heads and head size of a block end in the same weight."""
     return group.name if group.layout is None else f"attention.{group.block}"
+
+
+def beside_of(group: WidthGroup, index: int) -> str:
+    """The name of the probe of another weight that contracts a group's units."""
+    return f"{group.name}.beside{index}"
 
 
 class WidthSolver:
@@ -99,9 +108,18 @@ class WidthSolver:
         """The order in which the units of an MLP, or heads, go until `keep` are left; ask for the fewest first."""
         known = self._orders.get(group.name)
         if known is None or group.size - len(known.order) > keep:
-            affine, moments = affine_of(group), self.moments[site_of(group)]
-            self._orders[group.name] = eliminate(moments.fit, affine.weighed, group.rows, keep)
+            front = coupled(self._fronts(group))
+            self._orders[group.name] = eliminate(front.moments, front.weight, front.units, keep)
         return self._orders[group.name]
+
+    def _fronts(self, group: WidthGroup) -> list[Front]:
+        """The weight that ends a group, and those beside it."""
+        names = [site_of(group), *(beside_of(group, i) for i in range(len(group.beside)))]
+        linears, rows = [group.consumer, *group.beside], [group.rows, *map(group.rows_of, group.beside)]
+        return [
+            Front(self.moments[name].fit, _affine(linear).weighed, units)
+            for name, linear, units in zip(names, linears, rows, strict=True)
+        ]
 
     def bases(self, group: WidthGroup) -> _Bases:
         """The bases of every head of a block."""
@@ -139,8 +157,14 @@ class WidthSolver:
 
     def _eliminated(self, group: WidthGroup, keep: int) -> WidthSolution:
         kept = self.order(group, keep).kept(keep, group.size)
-        solved = resolve(self.moments[site_of(group)], affine_of(group), group.mask(kept)[group.rows])
-        return _solution(group, kept, solved)
+        stays = group.mask(kept)
+        made = _solution(group, kept, resolve(self.moments[site_of(group)], affine_of(group), stays[group.rows]))
+        arrays = dict(made.arrays)
+        for i, linear in enumerate(group.beside):
+            solved = resolve(self.moments[beside_of(group, i)], _affine(linear), stays[group.rows_of(linear)])
+            arrays[f"{group.name}/beside{i}.weight"] = _fp32(solved.weight)
+            arrays[f"{group.name}/beside{i}.bias"] = _fp32(solved.bias)
+        return replace(made, arrays=arrays)
 
     def _rotated(self, group: WidthGroup, keep: int, heads: WidthSolution | None) -> WidthSolution:
         """Rotate and cut every head that is left; the output projection is the one that was solved for those heads."""
@@ -179,8 +203,11 @@ def mean_row(sublayer: Sublayer, moments: SplitMoments) -> WidthSolution:
 
 def affine_of(group: WidthGroup) -> Affine:
     """The weight behind a group's units, in fp64."""
-    consumer = group.consumer
-    return Affine(consumer.weight.astype(np.float64), consumer.bias.astype(np.float64), consumer.gain)
+    return _affine(group.consumer)
+
+
+def _affine(linear: Linear) -> Affine:
+    return Affine(linear.weight.astype(np.float64), linear.bias.astype(np.float64), linear.gain)
 
 
 def method_of(kind: WidthKind, ridge: float | None) -> str:

@@ -57,7 +57,8 @@ def put_solved(model: ir.Model, group: WidthGroup, arrays: Arrays) -> None:
 def roles(group: WidthGroup) -> list[tuple[str, Linear]]:
     """The projections of a group by the names that they have in a file of widths."""
     made = [(f"producer{i}", linear) for i, linear in enumerate(group.producers)]
-    return [*made, ("consumer", group.consumer)]
+    beside = [(f"beside{i}", linear) for i, linear in enumerate(group.beside)]
+    return [*made, *beside, ("consumer", group.consumer)]
 
 
 def _check(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
