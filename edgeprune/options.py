@@ -48,8 +48,8 @@ class Options:
         force: overwrite an existing output folder.
         max_drift: limit by metric: an upper one, or a lower one for the metrics in `HIGHER_IS_BETTER`.
         restore: how tokens come back where the head or an output needs all of them.
-        alignment: how selective scans let their state decay over tokens that are gone; 'auto' takes what drifts least
-            on the data, and without data what did on the models that we measured.
+        alignment: what selective scans behind a cut make of tokens that are gone: how their state decays, or which
+            tokens stand in; 'auto' takes what drifts least on the data, and 'neighbours' without data.
         tail_elimination: compute only the rows that the head reads in the last block.
         cuts: at most this many cuts; None is four, or fewer where the targets run faster then.
         passes: further passes to run on the reduced graph, in order.

@@ -131,7 +131,7 @@ decision_options = together(
     ),
     option(
         "--alignment", type=click.Choice(("auto", *get_args(Alignment))), default=DEFAULTS.alignment, show_default=True,
-        help="How selective scans let their state decay over tokens that are gone; exact cuts inside the block.",
+        help="What selective scans behind a cut make of tokens that are gone: see the card of reduce-tokens.",
     ),
     option(
         "--tail-elimination/--no-tail-elimination", default=DEFAULTS.tail_elimination, show_default=True,
