@@ -266,6 +266,7 @@ ELSEWHERE = {
     "width-bound",
     "width-in-output",
     "normalised-over-width",
+    "not-a-selective-scan",
 }
 
 

@@ -48,7 +48,9 @@ def is_causal(call: Call, index: int) -> bool:
 
     Behind a cut it sees the neighbours that are left.
     """
-    if sole_tokens(call.label(0).axes[index + 2]) is None or len(call.out_shape()) != len(("batch", "channels", "T")):
+    if call.node.op_type != "Conv" or len(call.out_shape()) != len(("batch", "channels", "T")):
+        return False
+    if sole_tokens(call.label(0).axes[index + 2]) is None:
         return False
     weight, channels = call.shape(1), call.shape(0)[1]
     before = (call.attr_ints("dilations") or (1,))[0] * (weight[2] - 1)
