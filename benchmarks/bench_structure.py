@@ -121,12 +121,14 @@ class Bench:
         data = saved_pixels(self.fit[:16], self.input_name(), self.work / "few.npz")
         image, rows, shares = pixels(self.scored[0]), [], (0.9, 0.85, 0.7)
         made = [(s, "structure alone", subject.solved(subject.at_macs(s, ("mlp", "head-size")))) for s in shares]
-        some = realised(self.options.deit, data, shares=shares, threads=1, wanted=lambda mix: mix.joint)
+        some = realised(
+            self.options.deit, data, shares=shares, threads=1, wanted=lambda mix: mix.joint and not mix.sublayers
+        )
         made += [(s, f"as compiled, {mix.name}", graph) for s, mix, graph in some if not isinstance(graph, str)]
         save_model(subject.dense, self.work / "dense.onnx")
         for share, method, graph in made:
             save_model(graph, self.work / "cut.onnx")
-            found = interleaved([self.work / "dense.onnx", self.work / "cut.onnx"], image, threads=1, rounds=40)
+            found = interleaved([self.work / "dense.onnx", self.work / "cut.onnx"], image, threads=1, rounds=120)
             ratio = count(graph) / subject.macs
             rows.append({"asked": share, "method": method, "macs_ratio": ratio, "latency_ratio": found["ratio"][1]})
         return rows
@@ -221,7 +223,7 @@ def main() -> None:
     bench = Bench(options)
     for name in options.parts.split(","):
         rows = getattr(bench, name)()
-        images = {"onnxsim": options.peer_images, "base": 64, "tokens": 200}.get(name, len(bench.fit))
+        images = {"onnxsim": options.peer_images, "latency": 16, "base": 64, "tokens": 200}.get(name, len(bench.fit))
         about = " ".join((getattr(Bench, name).__doc__ or "").split())
         kept = RESULTS / "structure.json"  # read late: another run may have written its parts meanwhile
         parts: dict[str, object] = json.loads(kept.read_text())["parts"] if kept.exists() else {}
