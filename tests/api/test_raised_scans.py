@@ -80,3 +80,14 @@ def test_an_inspection_tells_what_was_declined(tmp_path: Path) -> None:
     first = edgeprune.inspect(path).refusals[0]
     assert first.code.value == "not-a-selective-scan"
     assert first.reason == "sums of steps over tokens are exponentiated: a scan in chunks (Mamba-2, SSD) is not raised"
+
+
+def test_inner_channels_go_beside_tokens_and_are_proved(unrolled: Path, tmp_path: Path) -> None:
+    data = tmp_path / "images.npz"
+    np.savez(data, image=np.random.default_rng(0).standard_normal((40, 3, 16, 16)).astype(np.float32))
+    report = edgeprune.compile(unrolled, keep=0.75, options=options(inner_keep=0.5, data=data)).report
+    assert [(row.kind, row.block) for row in report.widths] == [("inner", 0), ("inner", 1)]
+    assert sum(row.keep for row in report.widths) == 32
+    proofs = report.validation
+    assert (proofs.scans.passed, proofs.identity, proofs.exactness.passed, proofs.widths.passed) == (True,) * 4
+    assert proofs.scans.method == "the source on data"

@@ -278,6 +278,19 @@ def test_a_scan_in_chunks_is_refused_by_name() -> None:
     )
 
 
+def test_a_scan_that_the_exporter_lost_is_told() -> None:
+    """Tracing mambapy with its parallel scan leaves the states of single tokens, and no decay."""
+    lines = (
+        f"{ADDED['step and B first']} Ct = Transpose<perm=[1, 0, 2]>(C) c4 = Unsqueeze(Ct, last) m4 = MatMul(ft, c4)"
+    )
+    lines += " ys = Squeeze(m4, three) y = Transpose<perm=[1, 0, 2]>(ys)"
+    (refusal,) = Canonicalize().apply(spelled(lines).model()).refusals
+    assert refusal.reason == (
+        "what stands in for states is made of single tokens, and none is passed on: the exporter lost the recurrence, as "
+        "tracing does that of a scan with a backward pass of its own; export the sequential form"
+    )
+
+
 def test_networks_without_a_scan_are_refused_nothing() -> None:
     lines = "e = Exp(s) q = Mul(e, u) p = CumSum(q, token_axis) y = Softmax(p)"
     assert not Canonicalize().apply(spelled(lines, constants={"token_axis": np.array(1)}).model()).refusals

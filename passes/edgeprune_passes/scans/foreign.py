@@ -15,6 +15,11 @@ _PARALLEL = (
     "(associative, log-depth) scan is not raised, export the sequential form"
 )
 _CHUNKED = "sums of steps over tokens are exponentiated: a scan in chunks (Mamba-2, SSD) is not raised"
+_LOST = (
+    "what stands in for states is made of single tokens, and none is passed on: the exporter lost the recurrence, as "
+    "tracing does that of a scan with a backward pass of its own; export the sequential form"
+)
+_MOVES = {"Cast", "Identity", "Pad", "Reshape", "Slice", "Transpose"}
 _LAYOUT = {"Cast", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Mul", "Neg", "Sub", "Where"}
 _NEAR = 32
 
@@ -28,7 +33,36 @@ def foreign_scans(model: ir.Model) -> list[Refusal]:
     sums = [node for node in model.graph if node.op_type == "CumSum" and _is_exponentiated(node)]
     if sums:
         found.append(_refusal(_CHUNKED, sums))
+    lost = [node for node in model.graph if node.op_type == "MatMul" and _reads_single_tokens(node)]
+    if lost and not found:
+        found.append(_refusal(_LOST, lost))
     return found
+
+
+def _reads_single_tokens(node: ir.Node) -> bool:
+    """(step * B * u) . C without a recurrence between: an outer product over channels and states, contracted again."""
+    left, right = node.inputs
+    states, column = (static_shape(value) if value is not None else None for value in (left, right))
+    if left is None or states is None or column is None or len(states) < 4 or column[-1] != 1 or column[-2] < 2:
+        return False
+    made = left.producer()
+    while made is not None and made.op_type in _MOVES and made.inputs[0] is not None:
+        made = made.inputs[0].producer()
+    shapes = _factors(made) if made is not None and made.op_type == "Mul" else []
+    channels = any(len(shape) > 2 and shape[-1] == 1 < shape[-2] for shape in shapes)
+    return channels and any(len(shape) > 2 and shape[-2] == 1 < shape[-1] for shape in shapes)
+
+
+def _factors(node: ir.Node) -> list[tuple[int, ...]]:
+    """Shapes of the factors of a product, and of those that are products again."""
+    shapes: list[tuple[int, ...]] = []
+    stack = [node]
+    while stack and len(shapes) < _NEAR:
+        for value in stack.pop().inputs:
+            made = value.producer() if value is not None else None
+            shapes.append((static_shape(value) or ()) if value is not None else ())
+            stack += [made] if made is not None and made.op_type == "Mul" else []
+    return shapes
 
 
 def _refusal(reason: str, nodes: list[ir.Node]) -> Refusal:
