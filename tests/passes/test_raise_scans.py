@@ -286,8 +286,8 @@ def test_a_scan_that_the_exporter_lost_is_told() -> None:
     lines += " ys = Squeeze(m4, three) y = Transpose<perm=[1, 0, 2]>(ys)"
     (refusal,) = Canonicalize().apply(spelled(lines).model()).refusals
     assert refusal.reason == (
-        "what stands in for states is made of single tokens, and none is passed on: the exporter lost the recurrence, as "
-        "tracing does that of a scan with a backward pass of its own; export the sequential form"
+        "what stands in for states is made of single tokens, and none is passed on: the exporter lost the recurrence, "
+        "as tracing does that of a scan with a backward pass of its own; export the sequential form"
     )
 
 
