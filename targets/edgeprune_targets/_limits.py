@@ -10,8 +10,8 @@ import numpy as np
 from edgeprune.core.costs import trips
 from edgeprune.core.graph import constant_of, name_of, static_shape
 from edgeprune_targets.findings import Finding, Severity
-from edgeprune_targets.fp32_rules import HELD
 from edgeprune_targets.lowering._rewrite import int_of, only_first_output, text_of
+from edgeprune_targets.lowering.scan_loop import BODY
 from edgeprune_targets.operators import numbers_of
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _loop(node: ir.Node, runtime: Runtime) -> Iterator[Finding]:
     if steps == 1:
         return
     reason = f"{runtime.title} runs a {node.op_type} one step at a time: {steps} times the launches of its body"
-    ours = HELD in node.meta  # a selective scan that was asked to be a loop
+    ours = node.attributes["body"].as_graph().name == BODY  # a selective scan that was asked to be a loop
     other = "`edgeprune inspect` says why it is no selective scan, which would run in chunks"
     yield _found(node, reason, "compile with `--scan chunked`" if ours else other, "warning")
 

@@ -138,7 +138,7 @@ def test_a_state_that_grows_stays_a_loop() -> None:
     matrix[2, 1] = 0.5
     model = lone_scan(1, 40, matrix=matrix)
     assert lower_scans(model, "chunked") == 1
-    assert [node.op_type for node in model.graph] == ["Scan"]
+    assert "Scan" in {node.op_type for node in model.graph}
     inputs = {name: array for name, array in fed("mild", 1, 40).items() if name != "A"}
     (found,) = Runner(model, threads=1).run(inputs).values()
     assert error(found, recurrence({**inputs, "A": matrix})) < ROUNDING["chunked"]
@@ -157,7 +157,7 @@ def test_a_delivered_scan_is_read_again(form: str) -> None:
 
 def test_the_graph_for_onnx_runtime_is_a_copy_and_a_loop_unless_asked() -> None:
     model = lone_scan(1, 64)
-    assert [node.op_type for node in standard_scans(model).graph] == ["Scan"]
+    assert {node.op_type for node in standard_scans(model).graph} == {"Unsqueeze", "Scan", "Squeeze"}
     assert "Scan" not in {node.op_type for node in standard_scans(model, "chunked").graph}
     assert [node.op_type for node in model.graph] == ["SelectiveScan"]
     plain = standard_scans(model)
@@ -215,8 +215,8 @@ def test_every_runtime_gets_what_it_takes(runtime: Runtime, form: str) -> None:
 
 def test_a_loop_that_is_no_selective_scan_is_not_promised_chunks() -> None:
     model = standard_scans(lone_scan(1, 64))
-    (node,) = model.graph
-    node.meta.clear()  # as a graph is that was read from a file
+    (node,) = (node for node in model.graph if node.op_type == "Scan")
+    node.attributes["body"].as_graph().name = "of_an_exporter"
     (finding,) = findings(model, RUNTIMES[-1], load_target("rtx-4090"), precision="fp32")
     assert finding.remedy == "`edgeprune inspect` says why it is no selective scan, which would run in chunks"
 
@@ -248,7 +248,7 @@ def test_the_latency_model_counts_launches() -> None:
     model, target = lone_scan(1, 197, channels=384, states=16), load_target("jetson-agx-orin-64gb")
     chunks, loop = kernels_of(model, "fp16"), kernels_of(standard_scans(model), "fp16")
     assert len(chunks) == 7
-    assert len(loop) == 197 * 2  # the state, and the product that reads it
+    assert 0 <= len(loop) - 197 * 2 <= 4  # the state, and the product that reads it; Squeeze and the like are free
     states, tokens = 197 * 384 * 16 * 4, 197 * 384 * 4
     assert 10 * tokens < sum(kernel.activation_bytes for kernel in chunks) < 2 * states
     assert estimate(standard_scans(model), target).p50_ms > 10 * estimate(model, target).p50_ms
@@ -277,10 +277,10 @@ def test_the_card_shows_what_is_written() -> None:
     assert nodes_of(standard_scans(before)) == nodes_of(after)
 
 
-def nodes_of(model: ir.Model) -> str:
+def nodes_of(model: ir.Model) -> list[str]:
     """The nodes of a graph and of its loops; the text of ONNX would also list what can be inferred."""
-    return "\n".join(
-        f"{node.op_type} {sorted(node.attributes)} {[value.name for value in node.inputs if value is not None]}"
-        for node in model.graph.all_nodes()
-        if node.op_type != "Scan"
-    ) + str([(n.op_type, n.attributes.get_ints("scan_input_axes")) for n in model.graph])
+    found = []
+    for node in model.graph.all_nodes():
+        inside = [value.name for value in node.inputs if value is not None] if node.graph is not model.graph else []
+        found.append(f"{node.op_type} {sorted(node.attributes)} {node.attributes.get_ints('scan_input_axes')} {inside}")
+    return found

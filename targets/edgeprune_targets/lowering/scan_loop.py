@@ -14,24 +14,20 @@ if TYPE_CHECKING:
     from edgeprune.core.tape import Tape
     from edgeprune_targets.lowering.scan_chunks import Operands
 
-_BODY = """
-token (float[{b},{d},{n}] h, float[{b},{d}] step, float[{b},{d}] x, float[{b},{n}] B, float[{b},{n}] C,
-    float[{d},{n}] A) => (float[{b},{d},{n}] state, float[{b},{d}] y)
-<float[{b},{d},1] steps, float[{b},{d},{n}] exponent, float[{b},{d},{n}] decay, float[{b},{d},{n}] kept,
-    float[{b},{d},1] inputs, float[{b},1,{n}] rows, float[{b},{d},{n}] added, float[{b},{n},1] columns,
-    float[{b},{d},1] read, int64[1] last = {{2}}, int64[1] row = {{1}}>
+BODY = "selective_scan"  # by this name a loop is known again
+
+# Axes of size 1 are added outside: in fp16 TensorRT-RTX 1.7 mistakes what is added inside behind a Cast.
+_TEXT = """
+{name} (float[{b},{d},{n}] h, float[{b},{d},1] step, float[{b},{d},1] x, float[{b},1,{n}] B, float[{b},{n},1] C,
+    float[{d},{n}] A) => (float[{b},{d},{n}] state, float[{b},{d},1] y)
+<float[{b},{d},{n}] exponent, float[{b},{d},{n}] decay, float[{b},{d},{n}] kept, float[{b},{d},{n}] added>
 {{
-    steps = Unsqueeze (step, last)
-    exponent = Mul (steps, A)
+    exponent = Mul (step, A)
     decay = Exp (exponent)
     kept = Mul (decay, h)
-    inputs = Unsqueeze (x, last)
-    rows = Unsqueeze (B, row)
-    added = Mul (inputs, rows)
+    added = Mul (x, B)
     state = Add (kept, added)
-    columns = Unsqueeze (C, last)
-    read = MatMul (state, columns)
-    y = Squeeze (read, last)
+    y = MatMul (state, C)
 }}
 """
 
@@ -43,17 +39,18 @@ def write_loop(tape: Tape, shared: Tape, scan: Operands) -> ir.Value:
     Cost: one node, whose body runs T times: 2 D n multiply-accumulates a token.
     """
     start = shared.constant(np.zeros((scan.batch, scan.channels, scan.states), np.float32), name="start")
-    operands = (start, scan.step, scan.input, scan.rows, scan.columns)
+    wide = ((scan.step, 3), (scan.input, 3), (scan.rows, 2), (scan.columns, 3))
+    operands = [tape.op("Unsqueeze", value, tape.ints([axis])) for value, axis in wide]
     axes = {"scan_input_axes": [1, 1, 1, 1], "scan_output_axes": [1]}
-    last, y = tape.ops("Scan", *operands, outputs=2, name="Scan", body=_body(scan), num_scan_inputs=4, **axes)
-    last.shape, y.shape = start.shape, scan.step.shape
+    last, y = tape.ops("Scan", start, *operands, outputs=2, name="Scan", body=_body(scan), num_scan_inputs=4, **axes)
+    last.shape, y.shape = start.shape, ir.Shape((scan.batch, scan.tokens, scan.channels, 1))
     last.dtype = y.dtype = ir.DataType.FLOAT
-    return y
+    return tape.op("Squeeze", y, tape.ints([3]))
 
 
 def _body(scan: Operands) -> ir.Graph:
     """One token; A lies inside where it is constant: a body that reads from outside cannot be typed in fp16."""
-    text = _BODY.format(b=scan.batch, d=scan.channels, n=scan.states)
+    text = _TEXT.format(name=BODY, b=scan.batch, d=scan.channels, n=scan.states)
     graph = ir.serde.deserialize_graph(onnx.parser.parse_graph(text))
     matrix = graph.inputs.pop()
     array = constant_of(scan.matrix)
