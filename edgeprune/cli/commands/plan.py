@@ -50,8 +50,8 @@ def plan_command(
 ) -> None:
     """Decide how MODEL would be compiled and write plan.json, for `compile --plan`.
 
-    Give one of --keep and --macs; or --output-tokens, alone or beside them; or --params or --latency; or shares of widths, alone
-    or beside --keep: their weights are written to widths.npz beside the plan.
+    Give one of --keep and --macs; or --output-tokens, alone or beside them; or --params or --latency; or shares of
+    widths, alone or beside --keep: their weights are written to widths.npz beside the plan.
     """
     alone = given["output_tokens"] is not None or widths_asked(given)
     if not alone or (keep is not None and macs is not None):
