@@ -121,18 +121,18 @@ def keys(site: Site, tape: Tape) -> ir.Value:
 
 def patches_of(site: Site, tape: Tape, value: ir.Value, axis: int) -> ir.Value:
     """The part of a value that belongs to patch tokens."""
-    return without_run(tape, value, axis, range(site.place, site.place + site.prefix))
+    return without_run(tape, value, axis, range(site.place, site.place + site.prefix), name="patches")
 
 
-def without_run(tape: Tape, value: ir.Value, axis: int, run: range) -> ir.Value:
+def without_run(tape: Tape, value: ir.Value, axis: int, run: range, *, name: str = "Slice") -> ir.Value:
     """A value without the rows of a run of prefix tokens."""
     size = tape.shape(value)[axis]
     if run.start == 0:
-        return tape.slice(value, axis, run.stop, size, name="patches")
-    front = tape.slice(value, axis, 0, run.start, name="patches")
+        return tape.slice(value, axis, run.stop, size, name=name)
+    front = tape.slice(value, axis, 0, run.start, name=name)
     if run.stop == size:
         return front
-    behind = tape.slice(value, axis, run.stop, size, name="patches")
+    behind = tape.slice(value, axis, run.stop, size, name=name)
     return tape.op("Concat", front, behind, axis=axis, name="patches")
 
 
