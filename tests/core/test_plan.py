@@ -51,6 +51,14 @@ def test_a_plan_that_aligns_nothing_has_the_bytes_of_one_that_knew_no_alignment(
         plan_from_json(plan_to_json(aligned).replace(b'"gap"', b'"gaps"'))
 
 
+def test_a_plan_of_a_model_without_scans_does_not_mention_them():
+    assert b"scan" not in plan_to_json(plan_of((1, 8)))
+    scanned = plan_of((1, 8), scan="chunked")
+    assert plan_from_json(plan_to_json(scanned)) == scanned
+    with pytest.raises(PlanError, match="scan"):
+        plan_from_json(plan_to_json(scanned).replace(b'"chunked"', b'"chunks"'))
+
+
 def test_the_schedule_holds_until_the_next_cut():
     assert plan_of((1, 10), (3, 4)).schedule() == (16, 10, 10, 4)
     assert plan_of().schedule() == (16,) * 4
