@@ -123,7 +123,7 @@ def judge(path: Path) -> dict[str, object]:
                 refused[kind] = error.message.partition(": ")[2]
                 del shares[kind]
             except edgeprune.ModelError as error:
-                return {"verdict": "refused", "refused": error.message}
+                return {"verdict": "refused", "refused": error.message.replace(str(path), path.name)}
             else:
                 return _row(made.report, refused)
     return {"verdict": "refused", "refused": _told(refused)}
