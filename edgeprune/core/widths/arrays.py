@@ -3,6 +3,7 @@
     mlp.3/kept              int64 [K], ascending
     mlp.3/consumer.weight   [K*, out]; rows of the weight that contracts the units
     mlp.3/consumer.bias     [out]
+    inner.3/beside0.weight  [K*, out] and beside0.bias: of another weight that contracts the units
     mlp.3/producer0.weight  [in, ...] and producer0.bias, where coordinates were rotated first
     mlp-sublayer.3/mean     [D], what stands for a whole sublayer
     mlp.3/cost              [3], error, error with nothing solved, and ridge of the solution; for the report alone
