@@ -158,8 +158,9 @@ def _resting_step(scan: Scan) -> np.ndarray | None:
 def cut_scan(tape: Tape, scan: Scan, index: ir.Value, tokens: int) -> None:
     """Let a scan run over the kept tokens alone, and its state decay by all steps between them.
 
-    The steps are added up by a product with ones and zeros. Differences of their running sum would be as many numbers
-    and no product, but lose digits: a step of 0.001 behind a sum of 30 has four of them left.
+    The steps are added up by a product with ones and zeros, which where all are kept gives each back as it was.
+    Differences of their running sum would be cheaper, but lose digits: a step of 0.001 behind a sum of 30 has four of
+    them left.
 
     Args:
         tape: where to write, in front of the scan and behind its operands.
