@@ -8,8 +8,8 @@ Every removed token keeps its place. In a scan it gives nothing (`input` 0) and 
     exact   its own step in the scans of the block of the cut; behind it, as `bias`
 
 so that no gap is ever counted here. In a causal convolution the tokens that are left are moved together, convolved, and
-moved back to their places; in the block of an `exact` cut it sees them all. With `stand-in`, the token that stands at a
-place is put there in front of the convolution, and scans are left alone.
+moved back to their places; in the block of an `exact` cut it sees them all. With `neighbours` and `stand-in`, the token
+that stands at a place is put there in front of the convolution. Scans are then as with `none`, or left alone.
 
 Which scans stand behind which cut, and which of them run from the last token to the first, is found here from the dense
 graph alone: nothing is taken from recognition or from the axis flow, whose mistakes this is to find.
@@ -29,6 +29,7 @@ from edgeprune.core.scans import is_selective_scan
 from edgeprune_calibration._compared import Shapes
 from edgeprune_calibration._scan_parts import STEP, Kind, numbers, resting_step
 from edgeprune_calibration._specs import Array
+from edgeprune_calibration._standing import STANDING
 from edgeprune_calibration._survivors import Survivors
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class ScannedDense:
         flipped, uses = node.outputs[0] in self.flipped, [(use.node, use.idx) for use in node.outputs[0].uses()]
         value = node.inputs[0]
         assert value is not None
-        if self.alignment in {"stand-in", "neighbours"}:
+        if self.alignment in STANDING:
             stands = self._feed(cut, "stands", flipped=flipped)
             node.replace_input_with(0, self._moved(value, stands, node, "stands"))
             return

@@ -13,6 +13,9 @@ from edgeprune.core.errors import PassError
 from edgeprune_calibration._specs import Array
 from edgeprune_calibration._survivors import BUG, Survivors
 
+# Alignments in which tokens stand in for others: in front of convolutions, and perhaps of scans.
+STANDING = frozenset({"neighbours", "stand-in"})
+
 # Cosines of two runs differ by a few 1e-7: within this, either of two tokens is the nearest.
 _TIE = 1e-5
 

@@ -32,7 +32,7 @@ from edgeprune_calibration._restored import Tap, expected, find_taps, stream_row
 from edgeprune_calibration._scanned import ScannedDense
 from edgeprune_calibration._sites import CutSite, every_cut, find_sites
 from edgeprune_calibration._specs import Array
-from edgeprune_calibration._standing import check_likeness, standing_in
+from edgeprune_calibration._standing import STANDING, check_likeness, standing_in
 from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, scaled, whole
 from edgeprune_calibration.data import Feed
 from edgeprune_calibration.runner import Runner
@@ -149,7 +149,7 @@ def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threa
     batch = _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens)
     seen = ScannedDense(task.dense, shapes[0], batch, task.tokens, task.plan.alignment)
     fronts = tuple(name_of(seen.in_front(_find(task.dense, cut.at))) for cut in task.cuts)
-    streams = fronts if taps or task.plan.alignment == "stand-in" else ()
+    streams = fronts if taps or task.plan.alignment in STANDING else ()
     streams = tuple(name for name in streams if name not in feed)
     names = [*(comparison.dense for comparison in compared), *(tap.dense for tap in taps), *streams]
     copy = _exposed(task.dense, names)
@@ -221,7 +221,7 @@ class _Proof:
         batch, tokens = self.masked.batch, self.masked.tokens
         before = [whole(batch, tokens), *after]
         for site, one, other in zip(self.task.cuts, before, after, strict=False):
-            if site.standing is not None and self.task.plan.alignment == "stand-in":
+            if site.standing is not None and self.task.plan.alignment in STANDING:
                 check_likeness(stream_rows(masked[site.at], batch, tokens), one, other, self.task.plan.run())
 
     def _check_taps(self, pruned: Feed, masked: Feed, dense: Feed, after: Sequence[Survivors], worst: _Worst) -> None:

@@ -19,7 +19,7 @@ from edgeprune_calibration._survivors import Survivors, whole
 from edgeprune_calibration.oracle import TOLERANCE, find_sites, prove
 
 DEEP = replace(SCAN, depth=3)
-ALIGNMENTS: tuple[Alignment, ...] = ("none", "gap", "bias", "exact", "stand-in")
+ALIGNMENTS: tuple[Alignment, ...] = ("none", "gap", "bias", "exact", "neighbours", "stand-in")
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_a_convolution_that_sees_other_neighbours_is_seen() -> None:
     assert not prove_vim(dense, pruned, plan, SCAN, 1).passed
 
 
-@pytest.mark.parametrize("strategy", ["random", "ssm-delta"])
-def test_one_that_stands_in_where_another_should_is_refused(strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "alignment"), [("random", "neighbours"), ("ssm-delta", "stand-in")])
+def test_one_that_stands_in_where_another_should_is_refused(strategy: str, alignment: Alignment) -> None:
     dense = canonical_vim(SCAN, 1)
     pruned = dense.clone()
-    plan = reduce_vim(pruned, Cuts(keep={0: 9}, strategy=strategy, alignment="stand-in"))
+    plan = reduce_vim(pruned, Cuts(keep={0: 9}, strategy=strategy, alignment=alignment))
     standing = next(v for node in pruned.graph for v in node.outputs if v.name == "edgeprune/cut/0/standing")
     # Every place but the last takes the token that stands at the next one.
     shifted = ir.node("Gather", [standing, _ints(pruned, [*range(1, 17), 16])], {"axis": 1}, name="shifted")
