@@ -44,6 +44,7 @@ from edgeprune_targets.runtimes import runtime_for
 CHANNELS, STATES = 384, 16
 NAMES = ("step", "input", "A", "B", "C")
 EXTREMES = ("mild", "steep", "zero", "tiny", "mixed")
+_LEFT_OUT = {"seconds", "cpu_seconds", "error"}
 CHUNKS = (8, 10, 14, 20)
 TARGETS = {"sm86": "rtx-3090", "sm89": "rtx-4090"}
 MODELLED = ("jetson-orin-nano-8gb-super", "jetson-agx-orin-64gb", "rtx-4090")
@@ -158,7 +159,7 @@ def candidates(options: argparse.Namespace) -> list[dict[str, object]]:
     took = times(models, inputs_of("mild", 1, 197), options.rounds)
     rows = []
     for form, model in models.items():
-        built = {name: value for name, value in build(model, "sm89").items() if name not in {"seconds", "cpu_seconds"}}
+        built = {name: value for name, value in build(model, "sm89").items() if name not in _LEFT_OUT}
         rows.append(
             {
                 "form": form, "nodes": len(model.graph), "error": error(Runner(model, threads=1).run, 1, 197),
@@ -177,7 +178,7 @@ def compiled(options: argparse.Namespace) -> list[dict[str, object]]:
             words = ["compile", options.vim, "--keep", "0.8", "-t", "jetson-agx-orin-64gb", "--no-engine"]
             run = [sys.executable, "-m", "edgeprune", *words, "--scan", form, "-o", f"{folder}/out", "--quiet"]
             spent = cost_of(run)
-            rows.append({"scan": form, **spent})
+            rows.append({"scan": form, **spent, "load": os.getloadavg()[0]})
             print(rows[-1], flush=True)
     return rows
 
@@ -187,7 +188,7 @@ def builds(options: argparse.Namespace) -> list[dict[str, object]]:
     model = ir.load(options.vim)
     Canonicalize().apply(model)
     found, rows = len(selective_scans(model.graph)), []
-    for form in ("chunked", "loop"):
+    for form in options.forms.split(","):
         graph = standard_scans(model, "loop") if form == "loop" else model
         modelled = {name: estimate(graph, load_target(name)).p50_ms for name in MODELLED}
         for sm, name in TARGETS.items():
@@ -197,6 +198,7 @@ def builds(options: argparse.Namespace) -> list[dict[str, object]]:
                 {
                     "scan": form, "sm": sm, "scans": found, "gmacs": count_macs(model) / 1e9,
                     "nodes": len(lowered.model.graph), **build(lowered.model, sm), "modelled_ms": modelled,
+                    "load": os.getloadavg()[0],
                 }
             )  # fmt: skip
             print(rows[-1], flush=True)
@@ -232,20 +234,19 @@ def build_here(path: Path, sm: str) -> None:
     """Build, and print what came of it and what the builder's own process took."""
     with tempfile.TemporaryDirectory() as folder:
         (made,) = RtxBuilder().build(path, [load_target(TARGETS[sm])], Path(folder), name="model")
-        if made.path is None:
-            sys.exit(made.error)
-        plan = Path(made.path).read_bytes()
+        plan = Path(made.path).read_bytes() if made.path else b""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     moved = traffic(plan)
     told = {"build_s": made.seconds, "engine_mib": len(plan) / 2**20, "launches": len(moved)}
-    print(json.dumps({**told, "moved_mib": sum(moved) / 2**20, "peak_mib": used.ru_maxrss / 1024}))
+    told |= {"moved_mib": sum(moved) / 2**20, "peak_mib": used.ru_maxrss / 1024, "error": made.error}
+    print(json.dumps(told))
 
 
 TITLES = {
     "scans": "One scan of 384 channels and 16 states: ONNX Runtime, one thread; error at the worst extreme, both ways",
     "candidates": "197 tokens, one image: ways to write it, in ONNX Runtime and as an engine for SM89",
     "compile": "Vim-Tiny (24 blocks, 197 tokens), `compile --keep 0.8 --no-engine`",
-    "builds": "Vim-Tiny, dense, fp16, by TensorRT-RTX; latencies are modelled",
+    "builds": "Vim-Tiny, dense, fp16, by TensorRT-RTX; a loop's launches run once a token; latencies are modelled",
 }
 PARTS = {"scans": scans, "candidates": candidates, "compile": compiled, "builds": builds}
 
@@ -261,6 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--vim")
+    parser.add_argument("--forms", default="chunked,loop", help="that engines are built of")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--sm", default="sm89", help=argparse.SUPPRESS)
@@ -278,7 +280,10 @@ def main() -> None:
             shape = f"image:{'x'.join(map(str, SHAPE))}"
             subprocess.run([sys.executable, "-m", "edgeprune", *words, "--input", shape], check=True)
         for part in asked:
-            data[part] = PARTS[part](options)
+            found = PARTS[part](options)
+            made = {row.get("scan") for row in found}
+            kept = [row for row in data.get(part, []) if part == "builds" and row["scan"] not in made]
+            data[part] = kept + found
     data["machine"] = machine(1)
     text = "# Selective scans: a loop and chunks\n\n`python benchmarks/bench_scan_forms.py`\n"
     for part, title in TITLES.items():
