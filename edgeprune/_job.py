@@ -245,7 +245,9 @@ class Job:
     def _raised(self) -> Exactness | None:
         """That raised scans compute what the source does: all that follows stands on the graph that has them."""
         loaded, threads = self.loaded, self.options.threads
-        if not selective_scans(loaded.dense.graph):
+        # A Loop that stays is looked at too: folders have been seen to break those that carry what grows.
+        loops = any(node.op_type == "Loop" for node in loaded.dense.graph)
+        if not loops and not selective_scans(loaded.dense.graph):
             return None
         scoring = self.parts()[1]
         feed = next(iter(scoring.feeds(batch=self.batch)))[1] if scoring else noise_for(loaded.dense, self.options.seed)

@@ -69,3 +69,11 @@ def test_an_operator_that_runs_nowhere_here_cannot_be_proved() -> None:
     source = Spelled(lines=lines, domains=', "mine": 1').model()
     with pytest.raises(ModelError, match="ONNX Runtime cannot load"):
         prove_raised(source, raised(source), feed(), method="the source", threads=1)
+
+
+def test_loops_that_were_left_are_compared_too(source: ir.Model) -> None:
+    assert prove_raised(source, source, feed(), method="the source", threads=1).passed
+    broken = source.clone()
+    (scan,) = list(broken.graph)
+    scan.replace_input_with(1, scan.inputs[2])
+    assert not prove_raised(source, broken, feed(), method="the source", threads=1).passed
