@@ -52,7 +52,7 @@ def curves(cuts: int, *, restores: bool = False, scans: bool = False) -> tuple[C
     Where all tokens come back, and between scans, even cuts or earlier ones, that leave more at the end, do better than
     late ones; between scans very early ones may.
     """
-    early = (Curve(0.4, 0.5, 0.1, cuts=cuts), Curve(0.5, 5.0, 0.1, cuts=cuts)) if restores or scans else ()
+    early = (Curve(0.5, 5.0, 0.1, cuts=cuts), Curve(0.4, 0.5, 0.1, cuts=cuts)) if restores or scans else ()
     shapes = (
         *early,
         *((Curve(0.0, 0.25, 0.0, cuts=cuts),) if scans else ()),
