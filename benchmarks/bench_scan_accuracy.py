@@ -1,7 +1,7 @@
 """Accuracy of small trained Vims with tokens removed: by score, by alignment, at several shares kept.
 
     python demo/train_digits_vim.py --seeds 0 1 2 3 4 --out build/vim
-    python benchmarks/bench_scan_accuracy.py build/vim grid plan
+    python benchmarks/bench_scan_accuracy.py build/vim grid plan macs
 
 `grid` makes the same two cuts with every score and alignment, so that rows differ in nothing else. `plan` lets
 `edgeprune plan --keep 0.8` choose cuts, strategy and alignment as `compile` does, on images that the model was trained
@@ -33,11 +33,11 @@ NAME = "scan_accuracy"
 # is then not yet known: ssm-output and ssm-runs cannot be asked for it.
 FULL = {
     "random": ("none", "neighbours", "stand-in"),
-    "uniform": ("none",),
-    "ssm-output": ("none", "gap", "bias", "neighbours", "stand-in"),
-    "ssm-delta": ("none", "gap", "bias", "neighbours", "stand-in"),
+    "ssm-runs": ("none", "neighbours", "stand-in", "gap"),
+    "ssm-output": ("none", "stand-in", "gap", "neighbours", "bias"),
+    "ssm-delta": ("none", "stand-in", "gap", "neighbours", "bias"),
     "ssm-delta, dropped": ("none", "exact"),
-    "ssm-runs": ("none", "gap", "neighbours", "stand-in"),
+    "uniform": ("none",),
 }
 SHORT = {
     "random": ("none",),
@@ -118,6 +118,12 @@ class Trained:
         ReduceTokens(cuts, alignment=way.alignment).apply(model)
         return model
 
+    def macs(self, keep: float, alignment: str) -> float:
+        """MACs of the two cuts as a share of the dense graph's; ssm-runs stands for all scores, which differ little."""
+        from edgeprune.core.costs import count_macs
+
+        return round(count_macs(self.pruned(Way(keep, "ssm-runs", alignment))) / count_macs(self.graph()), 3)
+
     def logits(self, model: ir.Model | Path) -> np.ndarray:
         """[n,10]."""
         from edgeprune_calibration.runner import Runner
@@ -160,15 +166,18 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 def table(results: dict[str, Figures]) -> str:
     """A row a way: mean over seeds, and what each seed loses."""
     seeds = sorted(results)
-    columns = ["keep", "score", "alignment", "accuracy", *(f"seed {seed}" for seed in seeds)]
+    columns = ["keep", "score", "alignment", "MACs", "accuracy", *(f"seed {seed}" for seed in seeds)]
     dense = [results[seed]["dense"]["accuracy"] for seed in seeds]
-    rows: list[list[object]] = [["1", "dense", "", f"{mean(dense):.2f}", *(f"{value:.2f}" for value in dense)]]
-    for key, shown in (*((way.key, list(astuple(way))) for way in sorted(ways(), key=_order)), *_choices()):
+    shares = _stored("macs")
+    rows: list[list[object]] = [["1", "dense", "", 1.0, f"{mean(dense):.2f}", *(f"{value:.2f}" for value in dense)]]
+    for key, shown in (*_choices(), *((way.key, list(astuple(way))) for way in sorted(ways(), key=_order))):
         found = [results[seed].get(key, {}).get("accuracy") for seed in seeds]
-        if any(value is None for value in found):
-            continue
-        lost = [f"{value - of:+.2f}" for value, of in zip(found, dense, strict=True)]
-        rows.append([*shown, f"{mean(found):.2f}", *lost])
+        pairs = list(zip(found, dense, strict=True))
+        lost = ["" if value is None else f"{value - of:+.2f}" for value, of in pairs]
+        if any(lost):
+            rows.append(
+                [*shown, shares.get(f"{shown[0]} {shown[2]}", ""), "" if "" in lost else f"{mean(found):.2f}", *lost]
+            )
     return _results.markdown(columns, rows)
 
 
@@ -180,15 +189,27 @@ def _choices() -> list[tuple[str, list[object]]]:
     return [("plan 0.8", [0.8, "chosen by drift", "chosen by drift"])]
 
 
+def write_macs(trained: Trained, keeps: list[float]) -> None:
+    """What the two cuts leave to compute, by alignment."""
+    file = _results.RESULTS / f"{NAME}.json"
+    data = json.loads(file.read_text())
+    known = data.setdefault("macs", {})
+    for keep in keeps:
+        for alignment in ("none", "gap", "bias", "neighbours", "stand-in"):
+            known.setdefault(f"{keep} {alignment}", None)
+            known[f"{keep} {alignment}"] = known[f"{keep} {alignment}"] or trained.macs(keep, alignment)
+    file.write_text(json.dumps(data, indent=2) + "\n")
+
+
 def main() -> None:
     """Measure what is not yet known, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("parts", nargs="+", choices=["grid", "plan"])
+    parser.add_argument("weights", type=Path, help="benchmarks/digits_vim has them, too")
+    parser.add_argument("parts", nargs="+", choices=["grid", "plan", "macs"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--keeps", type=float, nargs="+", default=[0.9, 0.8, 0.7])
     options = parser.parse_args()
-    results = _measured()
+    results: dict[str, Figures] = _stored("results")
     with tempfile.TemporaryDirectory() as work:
         for seed in options.seeds:
             trained, known = Trained(options.weights, seed, Path(work)), results.setdefault(str(seed), {})
@@ -203,20 +224,22 @@ def main() -> None:
                     print(seed, way.key, known[way.key], flush=True)
                     _write(results)
             _write(results)
-    print(table(results))
+            if "macs" in options.parts:
+                write_macs(trained, options.keeps)
+    print(table(_stored("results")))
 
 
-def _measured() -> dict[str, Figures]:
+def _stored(part: str) -> dict[str, Any]:
     file = _results.RESULTS / f"{NAME}.json"
-    found: dict[str, Figures] = json.loads(file.read_text())["results"] if file.exists() else {}
+    found: dict[str, Any] = json.loads(file.read_text()).get(part, {}) if file.exists() else {}
     return found
 
 
 def _write(results: dict[str, Figures]) -> None:
     """Write all that is known, and what another process, at another seed, has measured meanwhile."""
-    for seed, known in _measured().items():
+    for seed, known in _stored("results").items():
         results[seed] = {**known, **results.get(seed, {})}
-    data = {"machine": _results.machine(1), "cuts_behind": CUTS, "results": results}
+    data = {"machine": _results.machine(1), "cuts_behind": CUTS, "macs": _stored("macs"), "results": results}
     with contextlib.redirect_stdout(None):
         _results.write(NAME, data, HEAD + table(results) + FOOT)
 
