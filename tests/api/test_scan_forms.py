@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import onnx
@@ -104,9 +105,15 @@ def test_a_form_for_a_model_without_scans_is_refused() -> None:
 
 def test_check_takes_the_form(vim: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["check", str(vim), "--input", "image:1x3x32x32", "--targets", "jetson-agx-orin-64gb", "--no-build"]
-    assert run([*words, "--scan", "loop"]) == 0
-    shown = " ".join(capfd.readouterr().out.split())
-    assert "TensorRT 10.3 runs a Scan one step at a time: 65 times the launches of its body" in shown
-    assert "compile with `--scan chunked`" in shown
-    assert run(words) == 0
-    assert "one step at a time" not in capfd.readouterr().out
+    found = {}
+    for scan in ("auto", "loop"):
+        assert run([*words, "--json", "--scan", scan]) == 0
+        (target,) = json.loads(capfd.readouterr().out)["targets"]
+        found[scan] = [finding for finding in target["findings"] if "one step at a time" in finding["reason"]]
+        assert target["proof"]["passed"]
+    (warning,) = found["loop"]
+    assert not found["auto"]
+    assert warning["severity"] == "warning"
+    assert warning["reason"].startswith("TensorRT 10.3 runs a Scan one step at a time: 65 times the launches")
+    assert warning["remedy"] == "compile with `--scan chunked`"
+    assert len(warning["also"]) == 3
