@@ -89,6 +89,7 @@ class Axes:
         measured = [i for i in every if i % EVERY not in _SCORING] if len(judge.data) >= 2 * EVERY else list(every)
         self.scored, self.measured = replace(judge, data=judge.data.subset(chosen)), judge.data.subset(measured)
         self._kinds: tuple[WidthKind, ...] = ()
+        self._schedule: tuple[int, ...] = ()
         self.price: Price = Params() if budget.kind == "params" else latency or Macs()
         self.goal = budget.share * self.price.of(bench.loaded.dense)
         self._structures: dict[tuple[float, bool], Structure] = {}
@@ -104,6 +105,9 @@ class Axes:
         spec = alone.plan.cuts[0].strategy if alone is not None and alone.plan.cuts else None
         if tokens and alone is None:
             spec = first_strategy(self.bench)
+        if alone is not None and alone.plan.cuts:
+            whole = alone.plan.schedule()
+            self._schedule = tuple(whole[block] for block in self.bench.cost.blocks)
         tried = [self._alone(alone)] if alone is not None else []
         self._kinds = tuple(kind for kind in WIDTH_KINDS if kind in axes)
         made_of = [m for m in mixes(axes, params=self.budget.kind == "params") if spec is not None or not m.tokens]
@@ -170,7 +174,7 @@ class Axes:
             if abs(room) <= _FULL * self.goal:
                 break
             share += room / self.bench.dense_macs
-            cuts = self.bench.plan(spec, self.bench.first_fit(spec, Budget("macs", share))).cuts
+            cuts = self._tokens_at(share, spec).cuts
             if lost & {cut.block for cut in cuts}:
                 break
             filled = replace(plan, cuts=cuts)
@@ -216,7 +220,14 @@ class Axes:
                 msg = f"fewer tokens do not bring {share:.0%} of the saving in modelled latency"
                 raise PlanError(msg, hint="ask for a larger share, or name more --axes")
             part = found
-        return self.bench.plan(spec, self.bench.first_fit(spec, Budget("macs", part)))
+        return self._tokens_at(part, spec)
+
+    def _tokens_at(self, share: float, spec: StrategySpec) -> Plan:
+        """Fewer tokens for a share of the MACs, in the schedule that was best for tokens alone if it can be so."""
+        budget = Budget("macs", share)
+        near = self._schedule
+        made = self.bench.projection(spec, budget, near)(near) if near else None
+        return self.bench.plan(spec, made or self.bench.first_fit(spec, budget))
 
     def _keep(self, structure: Structure, mix: Mix) -> dict[str, int]:
         """Units of every item that bring the graph to the budget, counted on the real graph.
