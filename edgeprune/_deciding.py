@@ -103,7 +103,7 @@ def decide(
 
 
 def _specs(bench: Bench) -> tuple[StrategySpec, ...]:
-    if bench.scans:
+    if all(block.scans for block in bench.loaded.found.blocks):
         return SCAN_SPECS
     names = STRATEGIES if bench.restores else _WITH_CLASS_TOKEN if bench.loaded.found.found.prefix else _WITHOUT
     return tuple(StrategySpec(name=name) for name in names)
