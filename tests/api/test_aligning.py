@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from support.scan_models import Hybrid, canonical_scan
 from support.scan_surgery import canonical_vim
 from support.tiny_vim import VimSpelling
 
@@ -73,6 +74,12 @@ def test_an_alignment_that_is_asked_for_is_taken(vim: Path, alignment: Alignment
 def test_without_data_neighbours_are_true(vim: Path) -> None:
     assert edgeprune.plan(vim, keep=0.8, options=ASKED).alignment == "neighbours"
     assert edgeprune.plan(vim, keep=1.0, options=ASKED).alignment == "none"  # nothing is cut
+
+
+def test_beside_attention_tokens_are_kept_without_a_score(tmp_path: Path) -> None:
+    ir.save(canonical_scan(Hybrid("sasa"), 1), tmp_path / "hybrid.onnx")
+    plan = edgeprune.plan(tmp_path / "hybrid.onnx", keep=0.8, options=ASKED)
+    assert (plan.cuts[0].strategy.name, plan.alignment) == ("uniform", "neighbours")
 
 
 def test_work_counts_the_tokens_that_a_block_sees(vim: Path) -> None:
