@@ -23,10 +23,11 @@ import numpy as np
 
 from edgeprune.core.errors import PassError, PlanError, ValidationError
 from edgeprune.core.flow.labels import sides
-from edgeprune.core.graph import constant_of, name_of, static_shape
+from edgeprune.core.graph import name_of
 from edgeprune.core.readout import KEPT_INDICES
 from edgeprune.core.results import Exactness
-from edgeprune_calibration._compared import Comparison, Lengths, Shapes, find_comparisons, take_rows
+from edgeprune_calibration._compared import Comparison, Lengths, find_comparisons, take_rows
+from edgeprune_calibration._exposing import constants_of, exposed, find_value, shapes_of
 from edgeprune_calibration._masked import MaskedDense
 from edgeprune_calibration._restored import Tap, expected, find_taps, stream_rows
 from edgeprune_calibration._scanned import ScannedDense
@@ -140,32 +141,32 @@ class _Task:
 
 
 def _set_up(task: _Task, feed: Feed, compare: Sequence[Comparison] | None, threads: int) -> _Proof:
-    shapes = _shapes(task.dense, feed), _shapes(task.pruned, feed)
-    last = _find(task.dense, task.cuts[-1].at)
+    shapes = shapes_of(task.dense, feed), shapes_of(task.pruned, feed)
+    last = find_value(task.dense, task.cuts[-1].at)
     compared = tuple(compare or find_comparisons(task.dense, task.pruned, last, shapes, task.lengths))
     taps = () if compare else find_taps(task.dense, task.pruned, [cut.at for cut in task.cuts])
     if taps:  # compared whole at the taps; behind them stand the dense graph's own nodes
         compared = tuple(comparison for comparison in compared if not comparison.restored)
     batch = _batch(shapes[0][task.cuts[0].at], task.cuts[0], task.tokens)
     seen = ScannedDense(task.dense, shapes[0], batch, task.tokens, task.plan.alignment)
-    fronts = tuple(name_of(seen.in_front(_find(task.dense, cut.at))) for cut in task.cuts)
+    fronts = tuple(name_of(seen.in_front(find_value(task.dense, cut.at))) for cut in task.cuts)
     streams = fronts if taps or task.plan.alignment in STANDING else ()
     streams = tuple(name for name in streams if name not in feed)
     names = [*(comparison.dense for comparison in compared), *(tap.dense for tap in taps), *streams]
-    copy = _exposed(task.dense, names)
+    copy = exposed(task.dense, names)
     leaving = task.cuts[-1].at if task.plan.output is not None and last.is_graph_output() else ""
     masked = MaskedDense(copy, shapes[0], batch, task.tokens, leaving)
     scanned = ScannedDense(copy, shapes[0], batch, task.tokens, task.plan.alignment)
-    found = scanned.place([_find(copy, cut.at) for cut in task.cuts])
-    found += masked.place([_find(copy, cut.at) for cut in task.cuts], [bool(cut.merge) for cut in task.cuts])
+    found = scanned.place([find_value(copy, cut.at) for cut in task.cuts])
+    found += masked.place([find_value(copy, cut.at) for cut in task.cuts], [bool(cut.merge) for cut in task.cuts])
     if found == 0 and task.plan.cuts:
         msg = f"no attention over {task.tokens} tokens and no scan was found after block {task.cuts[0].block}"
         raise ValidationError(msg, hint="the cut would change no later block; check the block's number")
     reported = [name for cut in task.cuts for name in cut.names]
-    constants = _constants(task.pruned, reported)
+    constants = constants_of(task.pruned, reported)
     computed = [name for name in reported if name not in constants]
     computed += [*(comparison.pruned for comparison in compared), *(tap.pruned for tap in taps)]
-    graphs = copy, _exposed(task.pruned, computed), _exposed(task.dense, names)
+    graphs = copy, exposed(task.pruned, computed), exposed(task.dense, names)
     first, second, third = (Runner(graph, threads=threads) for graph in graphs)
     return _Proof(task, masked, scanned, (first, second, third), compared, taps, constants, fronts)
 
@@ -285,11 +286,6 @@ def _each(values: Feed, name: str, batch: int) -> Array:
     return value if len(value) == batch else np.repeat(value, batch, axis=0)
 
 
-def _constants(model: ir.Model, names: Sequence[str]) -> Feed:
-    found = {name: constant_of(model.graph.initializers.get(name)) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
-
-
 def _largest_difference(one: Array, other: Array) -> float:
     """Largest |one - other|; equal infinities and NaN on both sides are no difference, NaN on one side is."""
     same = (one == other) | (np.isnan(one) & np.isnan(other))
@@ -305,38 +301,3 @@ def _batch(shape: tuple[int, ...], cut: CutSite, tokens: int) -> int:
         msg = f"the cut in block {cut.block} stands at `{cut.at}` of shape {list(shape)}, expected [B,{tokens},D]"
         raise ValidationError(msg, hint="cut at the residual stream")
     return 1
-
-
-def _find(model: ir.Model, name: str) -> ir.Value:
-    for node in model.graph:
-        for value in node.outputs:
-            if value.name == name:
-                return value
-    msg = f"the graph has no value `{name}`"
-    raise ValidationError(msg, hint="name a value that a node computes")
-
-
-def _expose(model: ir.Model, names: Iterable[str]) -> None:
-    """Make inner values graph outputs."""
-    known = {value.name for value in model.graph.outputs}
-    for name in dict.fromkeys(names):
-        if name not in known:
-            model.graph.outputs.append(_find(model, name))
-
-
-def _exposed(model: ir.Model, names: Iterable[str]) -> ir.Model:
-    copy = model.clone()
-    _expose(copy, names)
-    return copy
-
-
-def _shapes(model: ir.Model, feed: Feed) -> Shapes:
-    """Shape of every value that a node computes; what the graph does not say is asked of the runtime."""
-    values = [value for node in model.graph for value in node.outputs if value.name]
-    said = {name_of(value): static_shape(value) for value in values}
-    unknown = [name for name, shape in said.items() if shape is None]
-    found = {name: shape for name, shape in said.items() if shape is not None}
-    if unknown:
-        arrays = Runner(_exposed(model, unknown)).run(feed, unknown)
-        found |= {name: array.shape for name, array in arrays.items()}
-    return found
