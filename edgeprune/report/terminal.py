@@ -23,7 +23,7 @@ from edgeprune.core.results import (
 from edgeprune.report.judging import engine_words, known_as, model_miss
 from edgeprune.report.report import Report, ValidationReport
 from edgeprune.report.verdict import chosen_candidate, verdict_of
-from edgeprune.report.words import SCANS, count, leaving, of_dense, percent, runs, small, times
+from edgeprune.report.words import count, leaving, of_dense, percent, runs, scan_rows, small, times
 
 LOUD = "bold red"
 _METHODS = "; "  # between the parts of a method
@@ -89,7 +89,7 @@ def _gains(report: Report) -> list[tuple[str, str | Text]]:
         ("strategy", report.strategy.name),
         *([("output tokens", leaving(report.plan))] if report.plan.output is not None else []),
         *_sizes(report.model, report.pruned),
-        *([("selective scans", SCANS[report.plan.scan])] if report.plan.scan != "none" else []),
+        *scan_rows(report.plan),
         ("keep", f"{budget.keep:.3f} of the patch-token work, {budget.macs:.3f} of the MACs{asked}"),
         *_proofs(report.validation),
         *_engine_rows(report.engines),

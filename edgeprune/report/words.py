@@ -15,7 +15,24 @@ SCANS = {
     "loop": "a loop over the tokens, everywhere",
     "chunked": "chunks of tokens side by side, everywhere",
 }
+# What scans behind a cut make of tokens that are gone.
+ALIGNMENTS = {
+    "gap": "gap: the state decays by the step times the gap",
+    "bias": "bias: the state decays as over tokens of zeros",
+    "exact": "exact: in the block of a cut the state decays by the steps of what is gone",
+    "neighbours": "neighbours: convolutions meet kept tokens at the places of those that are gone",
+    "stand-in": "stand-in: convolutions and scans run over all places, with kept tokens at those that are gone",
+    "none": "none: what is left is read as if nothing had been between",
+}
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def scan_rows(plan: Plan) -> list[tuple[str, str]]:
+    """How scans are written, and what those behind a cut make of it; nothing where the model has none."""
+    if plan.scan == "none":
+        return []
+    aligned = [("alignment", ALIGNMENTS[plan.alignment])] if plan.cuts else []
+    return [("selective scans", SCANS[plan.scan]), *aligned]
 
 
 def count(number: int) -> str:

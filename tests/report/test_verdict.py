@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
-from edgeprune.core.plan import OutputCut, StrategySpec
+from edgeprune.core.plan import Alignment, OutputCut, StrategySpec
 from edgeprune.core.results import Drift, EngineCheck, Interval, Latency, Timing
 from edgeprune.report.judging import engine_words, headline, known_as, model_miss, sure_gain
 from edgeprune.report.proofs import failed_proofs
 from edgeprune.report.verdict import agreement_interval, chosen_candidate, verdict_of
-from edgeprune.report.words import between, listed, size, title_of
+from edgeprune.report.words import between, listed, scan_rows, size, title_of
 
 
 def modelled(target="rtx-4090", speedup=1.44, low=None, high=None, **changes) -> Latency:
@@ -279,3 +280,12 @@ def test_words():
 )
 def test_a_model_is_named_as_the_user_named_it(source, title):
     assert title_of(source, "ab" * 32) == title
+
+
+def test_what_scans_make_of_what_is_gone_is_said_where_something_is(report):
+    scans = replace(report.plan, scan="auto")
+    assert scan_rows(report.plan) == []
+    assert [row[0] for row in scan_rows(replace(scans, cuts=()))] == ["selective scans"]
+    for alignment in get_args(Alignment):
+        name, words = scan_rows(replace(scans, alignment=alignment))[1]
+        assert (name, words.partition(":")[0]) == ("alignment", alignment)

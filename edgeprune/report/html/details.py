@@ -11,7 +11,7 @@ from edgeprune.report.html.parts import code, facts, more, prose, section, table
 from edgeprune.report.judging import engine_words
 from edgeprune.report.report import Report
 from edgeprune.report.verdict import chosen_candidate
-from edgeprune.report.words import SCANS, count, leaving, of_dense, percent, size, small
+from edgeprune.report.words import count, leaving, of_dense, percent, scan_rows, size, small
 
 
 def strategies_section(report: Report) -> Markup:
@@ -126,7 +126,7 @@ def origin_section(report: Report) -> Markup:
         ("pruned model", code(report.pruned.sha256 or "not written")),
         ("inputs", ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in plan.inputs.items())),
         ("precision", plan.precision),
-        *([("selective scans", SCANS[plan.scan])] if plan.scan != "none" else []),
+        *scan_rows(plan),
         ("seed", plan.seed),
     ]
     written = plan_to_json(plan).decode()
