@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from support.flow import graph
 from support.surgery import canonical, reduce
 from support.tiny_torch import Spelling, build
+from support.tiny_vim import VimSpelling, exported
 
 from edgeprune.core.costs import count_macs, count_params, node_macs, token_cost
 from edgeprune.core.recognition import recognize
-from edgeprune.core.scans import carry_function, selective_scan
+from edgeprune.core.scans import carry_function, selective_scan, selective_scans
+from edgeprune_passes.canonicalize import Canonicalize
 from edgeprune_passes.eliminate_tail import EliminateTail
 from edgeprune_targets.lowering.scans import lower_scans
 
@@ -103,3 +106,14 @@ def test_a_loop_counts_its_body_for_every_step():
     lower_scans(model, "loop")
     assert "Scan" in {node.op_type for node in model.graph}
     assert count_macs(model) == 7 * (2 * 12 * 4)  # the read-out is a product, the update of the state is elementwise
+
+
+def test_a_scan_costs_tokens_and_not_their_square():
+    model = ir.from_proto(onnx.load_from_string(exported(VimSpelling(form="scan"))))
+    Canonicalize(inputs={"image": (1, 3, 16, 16)}).apply(model)
+    found = recognize(model)
+    cost = token_cost(model, found)
+    assert set(cost.square) == {0}
+    assert cost.macs([found.found.tokens] * len(cost.square)) == pytest.approx(count_macs(model))
+    scans = sum(node_macs(node) for node in selective_scans(model.graph))
+    assert scans == 4 * 2 * 17 * 32 * 4  # four scans of 17 tokens, 32 channels, 4 states
