@@ -32,7 +32,11 @@ from edgeprune.cli.state import general_options, state_of
 @option("--out", "-o", type=click.Path(path_type=Path), required=True, help="Folder to write; whole or not at all.")
 @budget_options
 @width_options
-@option("--plan", type=click.Path(path_type=Path), help="Apply this plan.json, or that of an output folder, instead of deciding.")
+@option(
+    "--plan",
+    type=click.Path(path_type=Path),
+    help="Apply this plan.json, or that of an output folder, instead of deciding.",
+)
 @option("--trust-plan", is_flag=True, help="Run code that the plan names; only for plans whose origin is known.")
 @decision_options
 @data_options
@@ -59,7 +63,7 @@ def compile_command(
     """Compile MODEL, an ONNX file or a PyTorch source, to fewer tokens or narrower blocks.
 
     A PyTorch source is timm:NAME, pkg.module:factory, or a .pt2 file. Give one of --keep, --macs and --plan;
-    or --output-tokens, alone or beside --keep or --macs; or --mlp-keep, --heads-keep and --head-size-keep, alone or
+    or --output-tokens, alone or beside --keep or --macs; or --mlp-keep, --heads-keep, --head-size-keep and --inner-keep, alone or
     beside --keep; or --params, or --latency.
     """
     alone = given["output_tokens"] is not None or widths_asked(given)
