@@ -63,8 +63,8 @@ def compile_command(
     """Compile MODEL, an ONNX file or a PyTorch source, to fewer tokens or narrower blocks.
 
     A PyTorch source is timm:NAME, pkg.module:factory, or a .pt2 file. Give one of --keep, --macs and --plan;
-    or --output-tokens, alone or beside --keep or --macs; or --mlp-keep, --heads-keep, --head-size-keep and --inner-keep, alone or
-    beside --keep; or --params, or --latency.
+    or --output-tokens, alone or beside --keep or --macs; or --mlp-keep, --heads-keep, --head-size-keep and
+    --inner-keep, alone or beside --keep; or --params, or --latency.
     """
     alone = given["output_tokens"] is not None or widths_asked(given)
     if not alone or plan is not None or (keep is not None and macs is not None):
