@@ -93,7 +93,7 @@ def row_of(keep: float, pair: tuple[str, str], model: Path, images: Images, opti
         "keep": keep, "strategy": strategy, "restore": restore, "input": SHAPE, "threads": options.threads,
         "data": options.work / ("all.npz" if auto else "few.npz"), "search": 4 if auto else 0, "engine": False,
     }  # fmt: skip
-    row: Row = {"keep": keep, "strategy": strategy, "restore": restore, "auto": auto}
+    row: Row = {"keep": keep, "strategy": strategy, "restore": restore}
     try:
         made = compile_model(model, options.work / f"{strategy}-{restore}-{keep:g}", settings)
     except RuntimeError as error:
@@ -138,12 +138,17 @@ def main() -> None:
 
 def which(row: Row) -> tuple[object, ...]:
     """What a row is about: a later one takes its place."""
-    return (row["keep"], "auto") if row.get("auto") else (row["keep"], row["strategy"], row["restore"])
+    return (row["keep"], "auto") if is_auto(row) else (row["keep"], row["strategy"], row["restore"])
+
+
+def is_auto(row: Row) -> bool:
+    """Whether a row is of the automatic choice."""
+    return str(row["strategy"]).startswith("auto")
 
 
 def store(rows: list[Row], threads: int) -> None:
     """Write what is known, the automatic choices first."""
-    rows = sorted(rows, key=lambda row: (not row.get("auto"), -float(str(row["keep"]))))
+    rows = sorted(rows, key=lambda row: (not is_auto(row), -float(str(row["keep"]))))
     text = "# Dense output of the saliency ViT\n\n"
     text += "`auto` was decided on photographs that do not score it; pairs stand at their default schedules. Latency in"
     text += (

@@ -34,7 +34,7 @@ def main() -> None:
 
 def figures() -> str:
     """The block between the marks."""
-    deit, saliency = load("deit_tiny"), load("saliency")
+    deit = load("deit_tiny")
     machine = deit["latency"]["machine"]
     lines = [
         "DeiT-Tiny with its published weights, nothing trained; decided on 100 photographs, scored on 400 others:",
@@ -43,20 +43,34 @@ def figures() -> str:
         "|---|---|---|---|---|---|",
     ]
     lines += [deit_row(row, latencies(deit)) for row in deit["strategies"]["rows"] if wanted(row)]
-    best = max(saliency["rows"], key=lambda row: row.get("correlation") or 0)
-    dense_head = (
-        f"A saliency ViT (DINOv2-S with a convolutional decoder) at `--keep {best['keep']:g}`, tokens restored before "
-        f"the decoder: {best['macs_ratio']:.2f} of the MACs, maps correlate {best['correlation']:.3f} with the dense "
-        f"ones on {saliency['photographs']} photographs."
-    )
     threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     where = (
         f"Measured on {machine['cpu']}, {threads}, medians of interleaved runs; a busy machine, so "
         "read ratios. Tables of all strategies, the published methods beside ours, engines and architectures are in "
         "[benchmarks/results](benchmarks/results); `make bench` makes them again."
     )
-    lines += ["", dense_head, "", latency_model(load("latency_model")), "", where, ""]
+    lines += ["", *dense_map(load("dense")["rows"]), "", latency_model(load("latency_model")), "", where, ""]
     return "\n".join(lines)
+
+
+def dense_map(rows: list[dict[str, Any]]) -> list[str]:
+    """The saliency ViT at each budget, by the automatic choice."""
+    auto = [row for row in rows if str(row["strategy"]).startswith("auto")]
+    what = (
+        "A saliency ViT (DINOv2-S with a convolutional decoder), tokens restored before the decoder; maps against the "
+        f"dense ones on {auto[0]['photographs']} photographs that decided nothing:"
+    )
+    return [
+        what,
+        "",
+        "| | MACs | correlation | mean absolute difference | ONNX Runtime CPU latency |",
+        "|---|---|---|---|---|",
+        *(
+            f"| `--keep {row['keep']:g}` | {row['macs_ratio']:.2f} | {row['correlation']:.3f} | "
+            f"{row['mean_abs_error']:.3f} | {row['latency_ratio']:.2f} |"
+            for row in auto
+        ),
+    ]
 
 
 def latency_model(results: dict[str, Any]) -> str:
