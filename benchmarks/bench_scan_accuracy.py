@@ -253,9 +253,10 @@ ssm-runs merge what they remove unless it is dropped, the others drop it.
 
 """
 FOOT = """
-Rows of the same `keep` make the same two cuts, behind blocks 2 and 4 of 6; `random` with `none` is naive compaction.
-What is chosen by drift `edgeprune compile --keep 0.8` takes by itself: cuts, strategy and alignment, without labels, on
-256 images of the training split.
+Rows of the same `keep` make the same two cuts, behind blocks 2 and 4 of 6, so rows of `stand-in`, whose scans run over
+all places, compute more: the MACs say how much. `random` with `none` is naive compaction. What is chosen by drift
+`edgeprune compile --keep 0.8` takes by itself, cuts, strategy and alignment, without labels, on 256 images of the
+training split; there `keep` counts the work, so that `stand-in` saves none on scans and is passed over.
 """
 
 
