@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from support.tiny_vim import demo_module
 
@@ -28,7 +29,10 @@ def test_the_graph_holds_one_scan_a_direction_and_gives_what_the_judge_gives(pro
     assert Counter(node.op_type for node in onnx.load(path).graph.node)["Scan"] == 12
     images = np.load(project / "demo" / "digits_vim_test.npz")["image"][:16]
     found = Runner(path, threads=1).run({"image": images})["output"]
-    with np.load(project / "benchmarks" / "digits_vim" / "digits_vim_0.npz") as weights:
+    trained = project / "benchmarks" / "digits_vim" / "digits_vim_0.npz"
+    if not trained.exists():
+        pytest.skip("the source distribution leaves the benchmarks' weights out")
+    with np.load(trained) as weights:
         judge = VimReference({name: torch.from_numpy(weights[name]) for name in weights.files})
     with torch.no_grad():
         wanted = judge(torch.from_numpy(images)).numpy()
