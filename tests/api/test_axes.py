@@ -111,7 +111,7 @@ def test_what_does_not_go_together_is_named(given, message):
 def test_an_axis_that_is_none_is_named():
     with pytest.raises(PlanError, match="no axis is named `depth`") as caught:
         options(axes=("depth",))
-    assert caught.value.hint == "the axes are tokens, mlp, head-size, heads, sublayers"
+    assert caught.value.hint == "the axes are tokens, mlp, inner, head-size, heads, sublayers"
 
 
 def test_the_command_line_takes_axes(tmp_path, capsys):

@@ -181,9 +181,9 @@ CASES: dict[str, tuple[str, str, str, str]] = {
         'fields = ["gpu_clock_mhz"]', 'fields = ["speed"]',
         ", mode `15w`, source 1: `fields` names `speed`, expected names of numbers",
         ("known fields: dla_count, dla_int8_dense_tops, fp16_dense_tflops, fp16_fp32acc_tflops,"
-        " fp32_tflops, fp4_dense_tflops, fp8_dense_tflops, gpu_clock_mhz, int8_dense_tops,"
-        " int8_sparse_tops, l2_mb, memory_bandwidth_gbs, memory_gb, nvpmodel, sms, software, tdp_w,"
-        " tensorrt"),
+        " fp32_tflops, fp4_dense_tflops, fp8_dense_tflops, gpu_clock_mhz, head_size_step,"
+        " int8_dense_tops, int8_sparse_tops, l2_mb, memory_bandwidth_gbs, memory_gb, mlp_step, nvpmodel,"
+        " sms, software, tdp_w, tensorrt"),
     ),
     "a source of unknown standing": (
         'status = "verified"', 'status = "sure"',

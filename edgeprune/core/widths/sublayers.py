@@ -156,11 +156,14 @@ class _Search:
         )
 
     def _number(self, block: int, nodes: set[ir.Node]) -> int:
-        """That of the MLP inside, where it can be cut too; else the first that is free."""
+        """That of the MLP inside, where it can be cut too; else the first that is free.
+
+        An MLP beside its attention counts to the block in front of it among the widths, and is not looked for here.
+        """
         inside = [mlp.number for node, mlp in self.mlps.items() if node in nodes and mlp.block == block]
-        taken = {mlp.number for mlp in self.mlps.values() if mlp.block == block}
-        taken |= {s.number for s in self.sublayers if s.block == block and s.kind == "mlp-sublayer"}
-        return inside[0] if inside else next(number for number in range(len(taken) + 1) if number not in taken)
+        taken = {s.number for s in self.sublayers if s.block == block and s.kind == "mlp-sublayer"}
+        free = (number for number in range(len(taken) + 1) if number not in taken)
+        return inside[0] if inside and inside[0] not in taken else next(free)
 
 
 def needed_alone(order: Order, join: ir.Node, index: int) -> set[ir.Node]:
