@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune._loading import opened
-from edgeprune._width_levels import levels_of
+from edgeprune.compiler.opening.loading import opened
+from edgeprune.compiler.structuring.width_levels import levels_of
 from edgeprune.core.costs import count_macs
 from edgeprune.core.knapsack import Level, allocate
 from edgeprune.core.plan import WidthCut

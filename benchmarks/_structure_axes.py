@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from _score import pixels
 
-from edgeprune._axes import Axes
-from edgeprune._bench import Budget
-from edgeprune._deciding import Judge
-from edgeprune._job import Job
-from edgeprune._latency_budget import modelled_latency
-from edgeprune._loading import opened
-from edgeprune._mixes import mixes
+from edgeprune.compiler.deciding.bench import Budget
+from edgeprune.compiler.deciding.plans import Judge
+from edgeprune.compiler.job import Job
+from edgeprune.compiler.opening.loading import opened
+from edgeprune.compiler.structuring.axes import Axes
+from edgeprune.compiler.structuring.latency_budget import modelled_latency
+from edgeprune.compiler.structuring.mixes import mixes
 from edgeprune.core.errors import PlanError
 from edgeprune.core.progress import SILENT
 from edgeprune.options import Options
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from _structure import Scorer
 
-    from edgeprune._mixes import Mix
+    from edgeprune.compiler.structuring.mixes import Mix
 
 AXES = ("mlp", "head-size", "sublayers")
 

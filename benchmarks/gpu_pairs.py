@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from _results import machine, markdown, write
 
 import edgeprune
-from edgeprune._benching import Measurement, measure
-from edgeprune._contenders import feeds_for, open_contenders
-from edgeprune._lacks import Lack
-from edgeprune._runners import Choice, choose_runtimes
+from edgeprune.compiler.timing.benching import Measurement, measure
+from edgeprune.compiler.timing.contenders import feeds_for, open_contenders
+from edgeprune.compiler.timing.lacks import Lack
+from edgeprune.compiler.timing.runners import Choice, choose_runtimes
 from edgeprune.core.progress import SILENT
 from edgeprune_targets.precision import to_fp16
 

@@ -6,20 +6,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune._bench import budget_of, make_budget
-from edgeprune._benching import Measurement, check_counts, measure
-from edgeprune._checking import Checker
-from edgeprune._contenders import feeds_for, open_contenders
-from edgeprune._folding import with_measured
-from edgeprune._given import given_arrays, given_plan
-from edgeprune._inspecting import inspection_of
-from edgeprune._job import Job
-from edgeprune._loading import opened, pruned_facts, require_stream
-from edgeprune._output import check_free, output_folder
-from edgeprune._proving import check_limits
-from edgeprune._reporting import PAGE, comparison_of, read_report, written_bytes
-from edgeprune._runners import choose_runtimes
-from edgeprune._sensitivity import sensitivity_of
+from edgeprune.compiler.deciding.bench import budget_of, make_budget
+from edgeprune.compiler.deciding.given import given_arrays, given_plan
+from edgeprune.compiler.delivering.checking import Checker
+from edgeprune.compiler.delivering.folding import with_measured
+from edgeprune.compiler.delivering.output import check_free, output_folder
+from edgeprune.compiler.delivering.reporting import PAGE, comparison_of, read_report, written_bytes
+from edgeprune.compiler.inspecting import inspection_of
+from edgeprune.compiler.job import Job
+from edgeprune.compiler.opening.loading import opened, pruned_facts, require_stream
+from edgeprune.compiler.proving.proofs import check_limits
+from edgeprune.compiler.sensitivity import sensitivity_of
+from edgeprune.compiler.timing.benching import Measurement, check_counts, measure
+from edgeprune.compiler.timing.contenders import feeds_for, open_contenders
+from edgeprune.compiler.timing.runners import choose_runtimes
 from edgeprune.core.errors import PlanError
 from edgeprune.core.loading import read_model
 from edgeprune.core.plan import Plan, plan_from_json

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import edgeprune
-from edgeprune._mixes import beside, mixes
 from edgeprune.cli.main import run
+from edgeprune.compiler.structuring.mixes import beside, mixes
 from edgeprune.core.errors import PlanError
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"

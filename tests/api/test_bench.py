@@ -10,11 +10,11 @@ import onnx
 import pytest
 
 import edgeprune
-from edgeprune._benching import Measurement, measure
-from edgeprune._contenders import feeds_for, open_contenders
-from edgeprune._engines import EngineRuntime
-from edgeprune._lacks import Lack
-from edgeprune._runners import Choice, OnnxRuntime, runtimes
+from edgeprune.compiler.timing.benching import Measurement, measure
+from edgeprune.compiler.timing.contenders import feeds_for, open_contenders
+from edgeprune.compiler.timing.engines import EngineRuntime
+from edgeprune.compiler.timing.lacks import Lack
+from edgeprune.compiler.timing.runners import Choice, OnnxRuntime, runtimes
 from edgeprune.core.errors import PlanError, TargetError
 from edgeprune.core.progress import SILENT
 from edgeprune.report import BenchReport, from_json, to_json
@@ -170,7 +170,7 @@ def test_a_runtime_that_fails_leaves_the_others(monkeypatch):
 
 
 def test_what_makes_figures_unsure_is_said(pair):
-    from edgeprune._benching import _warnings
+    from edgeprune.compiler.timing.benching import _warnings
     from edgeprune_targets.processor import Load
     from edgeprune_targets.readings import Sensed
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import edgeprune
-from edgeprune._contenders import open_contenders
-from edgeprune._engines import EngineOpened, target_like
-from edgeprune._runners import OnnxRuntime, choose_runtimes
+from edgeprune.compiler.timing.contenders import open_contenders
+from edgeprune.compiler.timing.engines import EngineOpened, target_like
+from edgeprune.compiler.timing.runners import OnnxRuntime, choose_runtimes
 from edgeprune.core.errors import TargetError
 from edgeprune_calibration.runner import Runner
 from edgeprune_targets.builders.driver import Device, find_device
@@ -41,7 +41,7 @@ def test_without_a_device_nobody_is_told_of_what_needs_one(monkeypatch):
 
 def test_a_provider_that_does_not_start_is_not_measured_as_another(monkeypatch):
     monkeypatch.setattr(Runner, "provider", property(lambda _: "CPUExecutionProvider"))
-    monkeypatch.setattr("edgeprune._runners.Runner", lambda *_, **__: object.__new__(Runner))
+    monkeypatch.setattr("edgeprune.compiler.timing.runners.Runner", lambda *_, **__: object.__new__(Runner))
     runtime = OnnxRuntime("onnxruntime-cuda", "CUDAExecutionProvider", on_gpu=True)
     with pytest.raises(
         TargetError, match="could not start CUDAExecutionProvider and fell back to CPUExecutionProvider"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune._bench import Bench, Budget
-from edgeprune._block_costs import block_costs
-from edgeprune._loading import opened
+from edgeprune.compiler.deciding.bench import Bench, Budget
+from edgeprune.compiler.opening.loading import opened
+from edgeprune.compiler.timing.block_costs import block_costs
 from edgeprune.core.costs import count_macs
 from edgeprune.core.plan import StrategySpec
 from edgeprune.options import Options

@@ -13,12 +13,12 @@ import onnx_ir as ir
 import pytest
 
 import edgeprune
-from edgeprune._bench import Bench, Budget
-from edgeprune._building import Workshop, _orders
-from edgeprune._delivering import _lost_fusion
-from edgeprune._loading import opened
-from edgeprune._lowerings import Lowerings
-from edgeprune._modelling import modelled
+from edgeprune.compiler.deciding.bench import Bench, Budget
+from edgeprune.compiler.delivering.building import Workshop, _orders
+from edgeprune.compiler.delivering.delivery import _lost_fusion
+from edgeprune.compiler.delivering.lowerings import Lowerings
+from edgeprune.compiler.opening.loading import opened
+from edgeprune.compiler.timing.modelling import modelled
 from edgeprune.core.errors import EdgepruneError, TargetError
 from edgeprune.core.plan import StrategySpec
 from edgeprune.core.progress import SILENT
@@ -59,9 +59,9 @@ def test_a_lowering_that_computes_something_else_is_not_proved(made, monkeypatch
         scales[-1].const_value = ir.tensor(scales[-1].const_value.numpy() + 1, name=scales[-1].name)
         return lowered
 
-    from edgeprune._lowerings import lower
+    from edgeprune.compiler.delivering.lowerings import lower
 
-    monkeypatch.setattr("edgeprune._lowerings.lower", skewed)
+    monkeypatch.setattr("edgeprune.compiler.delivering.lowerings.lower", skewed)
     lowerings = Lowerings({name: graph.clone() for name, graph in graphs.items()}, plan, None, 1)
     target = load_target("jetson-orin")
     lowerings.of("model", lowerings.on_device(target), target)

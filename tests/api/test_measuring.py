@@ -9,8 +9,8 @@ import math
 import numpy as np
 import pytest
 
-from edgeprune._measuring import clocked, interleave, order_of
-from edgeprune._paired import FEWEST_ROUNDS, is_dispersed, ratio_of, sign_interval
+from edgeprune.compiler.timing.measuring import clocked, interleave, order_of
+from edgeprune.compiler.timing.paired import FEWEST_ROUNDS, is_dispersed, ratio_of, sign_interval
 from edgeprune.core.results import Timing
 from edgeprune_targets.builders.runner import timing_of
 

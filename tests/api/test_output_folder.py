@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune._output import output_folder
+from edgeprune.compiler.delivering.output import output_folder
 from edgeprune.core.errors import EdgepruneError
 
 

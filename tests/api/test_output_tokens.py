@@ -13,8 +13,8 @@ from support.tiny_torch import to_onnx
 from support.tiny_vlm import Tower, build, pixels
 
 import edgeprune
-from edgeprune._bench import Bench
-from edgeprune._loading import opened
+from edgeprune.compiler.deciding.bench import Bench
+from edgeprune.compiler.opening.loading import opened
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import OutputCut, StrategySpec
 from edgeprune.report.html import render_html

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from support.tiny_torch import Spelling, exported
 
-from edgeprune._bench import DEFAULT_CUTS, Bench, Budget
-from edgeprune._loading import opened
-from edgeprune._pacing import _AS_FAST, _MOST_CUTS, gentle, paced
+from edgeprune.compiler.deciding.bench import DEFAULT_CUTS, Bench, Budget
+from edgeprune.compiler.deciding.pacing import _AS_FAST, _MOST_CUTS, gentle, paced
+from edgeprune.compiler.opening.loading import opened
 from edgeprune.core.plan import StrategySpec
 from edgeprune.options import Options
 from edgeprune_targets.latency import estimate

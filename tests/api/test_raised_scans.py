@@ -13,7 +13,7 @@ from support.ssm import Spelled
 from support.tiny_vim import VimSpelling, exported
 
 import edgeprune
-from edgeprune import _job
+from edgeprune.compiler import job as _job
 from edgeprune.core.errors import ModelError
 from edgeprune.report.proofs import failed_proofs
 from edgeprune.report.terminal import render_report

@@ -7,7 +7,7 @@ import pytest
 from support.tiny_torch import Spelling, example, exported
 
 import edgeprune
-from edgeprune._pairing import _cheapest
+from edgeprune.compiler.deciding.pairing import _cheapest
 from edgeprune.core.plan import StrategySpec
 from edgeprune.core.results import Candidate
 

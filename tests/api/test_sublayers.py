@@ -11,11 +11,11 @@ import pytest
 
 import edgeprune
 from edgeprune import api
-from edgeprune._level_times import LevelTimes
-from edgeprune._loading import opened
-from edgeprune._mixes import mixes
-from edgeprune._width_proof import prove_widths
 from edgeprune.cli.main import run
+from edgeprune.compiler.opening.loading import opened
+from edgeprune.compiler.proving.width_proof import prove_widths
+from edgeprune.compiler.structuring.level_times import LevelTimes
+from edgeprune.compiler.structuring.mixes import mixes
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import StrategySpec, TokenCut, WidthCut, check_plan, read_plan
 from edgeprune.core.widths.arrays import arrays_to_bytes, digest, read_arrays
@@ -107,7 +107,7 @@ def test_a_file_without_costs_still_has_rows(compiled, tmp_path):
 
 
 def test_tokens_are_cut_first_and_never_behind_an_attention_that_is_gone(monkeypatch):
-    monkeypatch.setattr("edgeprune._mixes._TOKEN_SHARES", (0.6,))
+    monkeypatch.setattr("edgeprune.compiler.structuring.mixes._TOKEN_SHARES", (0.6,))
     report = edgeprune.compile(MODEL, macs=0.6, options=options(axes=("tokens", "sublayers"), samples=12)).report
     cut = {each.block for each in report.plan.cuts}
     names = [each.name for each in report.strategy.candidates if each.score is not None]

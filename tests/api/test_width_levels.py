@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgeprune._width_levels import fewest_of, levels_of
+from edgeprune.compiler.structuring.width_levels import fewest_of, levels_of
 
 
 @pytest.mark.parametrize(

@@ -199,8 +199,8 @@ def test_an_inspection_names_what_is_coupled_and_what_a_cut_would_cost(capsys):
 
 
 def test_the_proof_of_widths_fails_where_one_weight_is_another(compiled):
-    from edgeprune._loading import opened
-    from edgeprune._width_proof import prove_widths
+    from edgeprune.compiler.opening.loading import opened
+    from edgeprune.compiler.proving.width_proof import prove_widths
     from edgeprune_passes.remove_channels import RemoveChannels
 
     result, out = compiled

@@ -59,7 +59,7 @@ def test_a_file_in_the_way_is_kept_and_nothing_is_measured(tmp_path, capfd, monk
 
 
 def test_nothing_that_was_measured_is_1_and_the_reason_is_shown(capfd, monkeypatch):
-    from edgeprune._runners import OnnxRuntime
+    from edgeprune.compiler.timing.runners import OnnxRuntime
     from edgeprune.core.errors import TargetError
 
     def fails(*_):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune import api
-from edgeprune._reporting import distinct_names
 from edgeprune.cli.main import run
+from edgeprune.compiler.delivering.reporting import distinct_names
 from edgeprune.options import Options
 from edgeprune.report import Report, from_json
 

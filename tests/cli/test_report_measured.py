@@ -12,8 +12,8 @@ import pytest
 from support.fake_device import jetson
 
 from edgeprune import api
-from edgeprune._folding import _deploy, fold_measured
 from edgeprune.cli.main import run
+from edgeprune.compiler.delivering.folding import _deploy, fold_measured
 from edgeprune.core.results import Latency
 from edgeprune.options import Options
 from edgeprune.report import Report, from_json

@@ -11,7 +11,7 @@ from support.surgery import forward
 from support.tiny_vim import VimSpelling, build, example
 from support.widths import chosen, cuts_of, removed, widths_of
 
-from edgeprune._width_proof import prove_widths
+from edgeprune.compiler.proving.width_proof import prove_widths
 from edgeprune.core.costs import count_macs, count_params
 from edgeprune.core.graph import constant_of
 from edgeprune.core.invariants import check_invariants

@@ -14,8 +14,8 @@ from support.surgery import reduce as cut_tokens
 from support.tiny_torch import Spelling, example
 from support.widths import widths_of
 
-from edgeprune._loading import Loaded
-from edgeprune._proving import exactness, is_identity
+from edgeprune.compiler.opening.loading import Loaded
+from edgeprune.compiler.proving.proofs import exactness, is_identity
 from edgeprune.core.costs import count_macs, count_params
 from edgeprune.core.errors import PlanError
 from edgeprune.core.graph import static_shape

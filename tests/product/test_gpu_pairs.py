@@ -34,7 +34,7 @@ def test_the_graph_in_pytorch_gives_what_it_gives_in_onnx_runtime(strategy, fuse
     monkeypatch.syspath_prepend(project / "benchmarks")
     from _torch_graph import TorchGraph
 
-    from edgeprune._contenders import open_contenders
+    from edgeprune.compiler.timing.contenders import open_contenders
 
     options = edgeprune.Options(strategy=strategy, cuts=4, threads=1)
     edgeprune.compile(project / "demo" / "digits_vit.onnx", keep=0.6, out=tmp_path / "out", options=options)

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 import edgeprune
-from edgeprune._engines import target_like
-from edgeprune._runners import choose_runtimes
+from edgeprune.compiler.timing.engines import target_like
+from edgeprune.compiler.timing.runners import choose_runtimes
 from edgeprune.core.errors import DataError, ModelError, PlanError, TargetError
 from edgeprune_targets.builders.driver import Device
 
@@ -84,7 +84,7 @@ def test_runtimes_that_do_not_exist_or_run_here_word_for_word(monkeypatch):
 
 def test_with_a_device_what_is_not_installed_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("edgeprune_targets.builders.driver.find_device", lambda: H100)
-    monkeypatch.setattr("edgeprune._runners.available_providers", lambda: ("CPUExecutionProvider",))
+    monkeypatch.setattr("edgeprune.compiler.timing.runners.available_providers", lambda: ("CPUExecutionProvider",))
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     assert message_of(TargetError, MODEL, runtimes=["onnxruntime-cuda"]) == (
         "`onnxruntime-cuda` does not run here: this ONNX Runtime has no CUDAExecutionProvider",

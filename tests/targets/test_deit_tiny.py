@@ -13,7 +13,7 @@ from support.kinds import ATTENTION
 from support.rtx import build
 from support.surgery import reduce
 
-from edgeprune._lowering_proof import prove_lowering
+from edgeprune.compiler.proving.lowering_proof import prove_lowering
 from edgeprune_passes.canonicalize import Canonicalize
 from edgeprune_targets.attentions import count_attentions
 from edgeprune_targets.lacks import findings

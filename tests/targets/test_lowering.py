@@ -15,7 +15,7 @@ from support.rtx import build
 from support.surgery import canonical, reduce
 from support.tiny_torch import Spelling, example
 
-from edgeprune._lowering_proof import FP32_TOLERANCE, noise_for, prove_lowering
+from edgeprune.compiler.proving.lowering_proof import FP32_TOLERANCE, noise_for, prove_lowering
 from edgeprune.core.errors import ModelError
 from edgeprune_passes.canonicalize import Canonicalize
 from edgeprune_targets.attentions import count_attentions

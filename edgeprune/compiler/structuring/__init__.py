@@ -1,0 +1,1 @@
+"""Decide which widths go, and divide one budget among tokens and widths."""
