@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from _score import pixels
 
-from edgeprune.compiler.deciding.bench import Budget
+from edgeprune.compiler.deciding.budgets import Budget
 from edgeprune.compiler.deciding.plans import Judge
 from edgeprune.compiler.job import Job
 from edgeprune.compiler.opening.loading import opened

@@ -26,7 +26,8 @@ from _results import machine, markdown, write
 from _vim_tiny import SHAPE
 
 import edgeprune
-from edgeprune.compiler.deciding.bench import Bench, Budget
+from edgeprune.compiler.deciding.bench import Bench
+from edgeprune.compiler.deciding.budgets import Budget
 from edgeprune.compiler.opening.loading import opened
 from edgeprune.core.costs import count_macs
 from edgeprune.core.plan import Alignment, Option, StrategySpec

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.compiler.deciding.bench import budget_of, make_budget
+from edgeprune.compiler.deciding.budgets import budget_of, make_budget
 from edgeprune.compiler.deciding.given import given_arrays, given_plan
 from edgeprune.compiler.delivering.checking import Checker
 from edgeprune.compiler.delivering.folding import with_measured

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeprune.compiler.deciding.bench import Bench, Budget
+from edgeprune.compiler.deciding.bench import Bench
+from edgeprune.compiler.deciding.budgets import Budget
 from edgeprune.compiler.deciding.leaving import warnings_of
 from edgeprune.compiler.deciding.plans import Decision, Judge, decide
 from edgeprune.compiler.delivering.delivery import Delivery

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.compiler.deciding.bench import Bench, Budget
+from edgeprune.compiler.deciding.bench import Bench
+from edgeprune.compiler.deciding.budgets import Budget
 from edgeprune.compiler.opening.loading import opened
 from edgeprune.compiler.timing.block_costs import block_costs
 from edgeprune.core.costs import count_macs

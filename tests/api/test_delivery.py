@@ -13,7 +13,8 @@ import onnx_ir as ir
 import pytest
 
 import edgeprune
-from edgeprune.compiler.deciding.bench import Bench, Budget
+from edgeprune.compiler.deciding.bench import Bench
+from edgeprune.compiler.deciding.budgets import Budget
 from edgeprune.compiler.delivering.building import Workshop, _orders
 from edgeprune.compiler.delivering.delivery import _lost_fusion
 from edgeprune.compiler.delivering.lowerings import Lowerings

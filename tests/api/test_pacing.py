@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support.tiny_torch import Spelling, exported
 
-from edgeprune.compiler.deciding.bench import DEFAULT_CUTS, Bench, Budget
+from edgeprune.compiler.deciding.bench import DEFAULT_CUTS, Bench
+from edgeprune.compiler.deciding.budgets import Budget
 from edgeprune.compiler.deciding.pacing import _AS_FAST, _MOST_CUTS, gentle, paced
 from edgeprune.compiler.opening.loading import opened
 from edgeprune.core.plan import StrategySpec

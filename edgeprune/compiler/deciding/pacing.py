@@ -14,7 +14,8 @@ from edgeprune_targets.latency import estimate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprune.compiler.deciding.bench import Bench, Budget
+    from edgeprune.compiler.deciding.bench import Bench
+    from edgeprune.compiler.deciding.budgets import Budget
     from edgeprune.core.plan import StrategySpec
     from edgeprune_targets.profiles import Target
 

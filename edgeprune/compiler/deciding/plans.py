@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from edgeprune.compiler.deciding.bench import Bench, Budget
+    from edgeprune.compiler.deciding.bench import Bench
+    from edgeprune.compiler.deciding.budgets import Budget
     from edgeprune.core.progress import Progress
     from edgeprune_calibration.data import Dataset
     from edgeprune_calibration.reference import Recording

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgeprune.compiler.deciding.bench import Budget
+from edgeprune.compiler.deciding.budgets import Budget
 from edgeprune.compiler.deciding.plans import Decision, decide, score_of
 from edgeprune.compiler.structuring.dividing import divided
 from edgeprune.compiler.structuring.latency_budget import decide_latency, first_strategy, macs_share

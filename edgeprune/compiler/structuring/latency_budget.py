@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeprune.compiler.deciding.bench import Budget
+from edgeprune.compiler.deciding.budgets import Budget
 from edgeprune.compiler.deciding.plans import Decision, decide
 from edgeprune.compiler.structuring.pricing import ModelledLatency
 from edgeprune.core.errors import PlanError
