@@ -28,6 +28,7 @@ import onnx_ir as ir
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 CUTS, BATCH, DECIDING = (1, 3), 120, 256
+SEARCHES = (16, 0)
 NAME = "scan_accuracy"
 # Every alignment at 0.8, and what matters there at the other shares. `exact` cuts in front of the scans, whose output
 # is then not yet known: ssm-output and ssm-runs cannot be asked for it.
@@ -144,18 +145,21 @@ class Trained:
         drift = float((np.exp(wanted) * (wanted - found)).sum(-1).mean())
         return {"accuracy": round(accuracy, 2), "kl": round(drift, 4)}
 
-    def planned(self, keep: float, file: Path) -> dict[str, Any]:
-        """What a user gets who says nothing but `--keep`: `compile` applies what `plan` decides."""
+    def planned(self, keep: float, search: int, file: Path) -> dict[str, Any]:
+        """What a user gets who says `--keep`, and `--search` or nothing else: `compile` applies what `plan` decides."""
+        from edgeprune.core.costs import count_macs
         from edgeprune.core.plan import plan_from_json
         from edgeprune_passes.reduce_tokens import ReduceTokens
 
         words = ["plan", str(self.path), "-o", str(file), "--keep", str(keep), "--data", str(self.known)]
-        words += ["--batch", str(BATCH), "--threads", "1", "--force"]
+        words += ["--threads", "1", "--force", *(["--search", str(search)] if search else [])]
         subprocess.run([sys.executable, "-m", "edgeprune", *words], capture_output=True, text=True, check=True)
         plan, model = plan_from_json(file.read_bytes()), self.graph()
+        dense = count_macs(model)
         ReduceTokens(plan.cuts, plan.restore, alignment=plan.alignment).apply(model)
         cuts = {cut.block: [cut.strategy.name, cut.keep] for cut in plan.cuts}
-        return {**self.figures(self.logits(model)), "cuts": cuts, "alignment": plan.alignment}
+        chosen = {"cuts": cuts, "alignment": plan.alignment, "macs": round(count_macs(model) / dense, 3)}
+        return {**self.figures(self.logits(model)), **chosen}
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -174,10 +178,10 @@ def table(results: dict[str, Figures]) -> str:
         found = [results[seed].get(key, {}).get("accuracy") for seed in seeds]
         pairs = list(zip(found, dense, strict=True))
         lost = ["" if value is None else f"{value - of:+.2f}" for value, of in pairs]
+        own = [results[seed][key]["macs"] for seed in seeds if "macs" in results[seed].get(key, {})]
+        share = round(mean(own), 3) if own else shares.get(f"{shown[0]} {shown[2]}", "")
         if any(lost):
-            rows.append(
-                [*shown, shares.get(f"{shown[0]} {shown[2]}", ""), "" if "" in lost else f"{mean(found):.2f}", *lost]
-            )
+            rows.append([*shown, share, "" if "" in lost else f"{mean(found):.2f}", *lost])
     return _results.markdown(columns, rows)
 
 
@@ -186,7 +190,8 @@ def _order(way: Way) -> float:
 
 
 def _choices() -> list[tuple[str, list[object]]]:
-    return [("plan 0.8", [0.8, "chosen by drift", "chosen by drift"])]
+    searched = [(f"plan 0.8 search {trials}", f"by drift, --search {trials}") for trials in SEARCHES if trials]
+    return [(key, [0.8, how, "by drift"]) for key, how in [*searched, ("plan 0.8 search 0", "by drift")]]
 
 
 def write_macs(trained: Trained, keeps: list[float]) -> None:
@@ -214,9 +219,10 @@ def main() -> None:
         for seed in options.seeds:
             trained, known = Trained(options.weights, seed, Path(work)), results.setdefault(str(seed), {})
             known["dense"] = trained.figures(trained.dense)
-            if "plan" in options.parts and "plan 0.8" not in known:
-                known["plan 0.8"] = trained.planned(0.8, Path(work) / f"plan_{seed}.json")
-                print(seed, "plan 0.8", known["plan 0.8"], flush=True)
+            for trials in SEARCHES if "plan" in options.parts else ():
+                key = f"plan 0.8 search {trials}"
+                known[key] = trained.planned(0.8, trials, Path(work) / f"plan_{seed}_{trials}.json")
+                print(seed, key, known[key], flush=True)
             wanted = [way for way in ways() if "grid" in options.parts and way.keep in options.keeps]
             for way in wanted:
                 if way.key not in known:
