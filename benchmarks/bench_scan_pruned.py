@@ -32,9 +32,9 @@ from edgeprune.compiler.opening.loading import opened
 from edgeprune.core.costs import count_macs
 from edgeprune.core.plan import Alignment, Option, StrategySpec
 from edgeprune_calibration.runner import Runner
-from edgeprune_targets.lowering.scans import lower_scans
+from edgeprune_targets.lowering.scans import Form, lower_scans
 
-FORMS = ("loop", "chunked")
+FORMS: tuple[Form, ...] = ("loop", "chunked")
 DROPPED: dict[str, Option] = {"merge": False}
 
 
@@ -66,11 +66,10 @@ WAYS = (
 )
 
 
-def in_form(model: ir.Model, form: str) -> ir.Model:
-    """The graph with its scans as loops, which it carries as a function, or in chunks."""
+def in_form(model: ir.Model, form: Form) -> ir.Model:
+    """The graph with its scans as loops or in chunks, as it is delivered."""
     made = model.clone()
-    if form == "chunked":
-        lower_scans(made, "chunked")
+    lower_scans(made, form)
     return made
 
 
