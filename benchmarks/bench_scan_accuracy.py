@@ -244,7 +244,8 @@ def _stored(part: str) -> dict[str, Any]:
 def _write(results: dict[str, Figures]) -> None:
     """Write all that is known, and what another process, at another seed, has measured meanwhile."""
     for seed, known in _stored("results").items():
-        results[seed] = {**known, **results.get(seed, {})}
+        mine = results.setdefault(seed, {})
+        mine |= {key: found for key, found in known.items() if key not in mine}
     data = {"machine": _results.machine(1), "cuts_behind": CUTS, "macs": _stored("macs"), "results": results}
     with contextlib.redirect_stdout(None):
         _results.write(NAME, data, HEAD + table(results) + FOOT)
