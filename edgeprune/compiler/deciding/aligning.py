@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
-from edgeprune.core.errors import PlanError
+from edgeprune.compiler.deciding.pairing import measured, worst_last
 from edgeprune.core.plan import Alignment, StrategySpec
 from edgeprune.options import AUTO
 from edgeprune_passes._alignment import require_scans
@@ -69,20 +69,20 @@ def best_alignment(
         The bench with the alignment of the best pair, the strategies that were tried with that, and what else was
         tried.
     """
-    ranked = sorted((pair for pair in tried if pair[1].score is not None), key=_worst_last)
+    ranked = sorted((pair for pair in tried if pair[1].score is not None), key=_score)
     if not opens(bench) or not ranked:
         return bench, tried, ()
     others = [(made, spec) for made in _further(bench) for spec in _taken(made, ranked)[:_BEST]]
     scored: list[tuple[Bench, StrategySpec, Candidate]] = []
     with progress.stage("try alignments", len(others)) as stage:
         for changed, spec in others:
-            found = _measured(changed, spec, score)
+            found = measured(changed, spec, score)
             stage.advance(1)
             if found is not None:
                 scored.append((changed, spec, found))
-    best = min(scored, key=lambda one: _worst_last(one[1:]), default=None)
+    best = min(scored, key=lambda one: _score(one[1:]), default=None)
     told = tuple(found for _, _, found in scored)
-    if best is None or _worst_last(best[1:]) >= _worst_last(ranked[0]):
+    if best is None or _score(best[1:]) >= _score(ranked[0]):
         return bench, tried, told
     return best[0], [(spec, found) for changed, spec, found in scored if changed.alignment == best[0].alignment], told
 
@@ -96,14 +96,5 @@ def _taken(bench: Bench, ranked: Sequence[tuple[StrategySpec, Candidate]]) -> li
     return [spec for spec, _ in ranked if bench.refusal(make_strategy(spec)) is None]
 
 
-def _measured(bench: Bench, spec: StrategySpec, score: Callable[[Bench, StrategySpec], Candidate]) -> Candidate | None:
-    """What a pair scores; None where the mode refuses what the strategy does."""
-    try:
-        found = score(bench, spec)
-    except PlanError:
-        return None
-    return None if found.score is None else found
-
-
-def _worst_last(pair: tuple[StrategySpec, Candidate]) -> float:
-    return float("inf") if pair[1].score is None else pair[1].score
+def _score(pair: tuple[StrategySpec, Candidate]) -> float:
+    return worst_last(pair[1])

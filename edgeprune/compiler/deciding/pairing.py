@@ -55,14 +55,14 @@ def best_pair(
     Returns:
         The bench with the mode, the strategy, and what else was tried.
     """
-    ranked = sorted((pair for pair in tried if pair[1].score is not None), key=lambda pair: _worst_last(pair[1]))
+    ranked = sorted((pair for pair in tried if pair[1].score is not None), key=lambda pair: worst_last(pair[1]))
     if not chooses(bench) or not ranked:
         return bench, ranked[0][0] if ranked else tried[0][0], ()
     pairs = [(first_mode(bench), spec, candidate) for spec, candidate in ranked[:_BEST]]
     others = [(made, spec) for first, spec, _ in pairs for made in _further(bench, first)]
     with progress.stage("try restores", len(others)) as stage:
         for made, spec in others:
-            found = _measured(made, spec, score)
+            found = measured(made, spec, score)
             stage.advance(1)
             if found is not None:
                 pairs.append((made, spec, found))
@@ -72,9 +72,9 @@ def best_pair(
 
 def _cheapest(pairs: Sequence[tuple[Bench, StrategySpec, Candidate]]) -> tuple[Bench, StrategySpec]:
     """Of the pairs that drift as little as any, the one with the fewest MACs, by hundredths; of several the best."""
-    enough = _AS_GOOD * min(_worst_last(candidate) for _, _, candidate in pairs)
-    good = [pair for pair in pairs if _worst_last(pair[2]) <= enough]
-    bench, spec, _ = min(good, key=lambda pair: (round(pair[2].macs_ratio, 2), _worst_last(pair[2])))
+    enough = _AS_GOOD * min(worst_last(candidate) for _, _, candidate in pairs)
+    good = [pair for pair in pairs if worst_last(pair[2]) <= enough]
+    bench, spec, _ = min(good, key=lambda pair: (round(pair[2].macs_ratio, 2), worst_last(pair[2])))
     return bench, spec
 
 
@@ -83,7 +83,7 @@ def _further(bench: Bench, first: Bench) -> list[Bench]:
     return [replace(bench, restore=cast("Restore", mode)) for mode in modes]
 
 
-def _measured(bench: Bench, spec: StrategySpec, score: Callable[[Bench, StrategySpec], Candidate]) -> Candidate | None:
+def measured(bench: Bench, spec: StrategySpec, score: Callable[[Bench, StrategySpec], Candidate]) -> Candidate | None:
     """What a pair scores; None where the mode refuses what the strategy does."""
     try:
         found = score(bench, spec)
@@ -92,5 +92,6 @@ def _measured(bench: Bench, spec: StrategySpec, score: Callable[[Bench, Strategy
     return None if found.score is None else found
 
 
-def _worst_last(candidate: Candidate) -> float:
+def worst_last(candidate: Candidate) -> float:
+    """The score, least first; a candidate without one comes behind all others."""
     return float("inf") if candidate.score is None else candidate.score
