@@ -50,30 +50,27 @@ class Aligner:
     def __init__(self, model: ir.Model, alignment: Alignment, scans: Sequence[Scan]) -> None:
         require_scans(alignment, there=bool(scans))
         self._model = model
-        self._alignment = alignment
+        self.alignment = alignment
         self._scans = scans
-        self.positions: ir.Value | None = None
         self._gaps: dict[ir.Node, ir.Value] = {}
 
     def cuts_inside(self, block: Block) -> bool:
         """Whether a cut of a block stands in front of its scans."""
-        return self._alignment == "exact" and bool(block.scans)
+        return self.alignment == "exact" and bool(block.scans)
 
-    def behind(self, tape: Tape, index: ir.Value, flow: Flow) -> None:
+    def behind(self, tape: Tape, positions: ir.Value, flow: Flow) -> None:
         """Remember the gaps of every scan that a cut shortened.
 
         Args:
             tape: of the cut.
-            index: int64 [B, K'], kept, in the stream before the cut.
+            positions: int64 [B, K'], where the kept tokens stood in the dense model.
             flow: from the cut on.
         """
-        if self._alignment in {"none", "neighbours"}:
+        if self.alignment in {"none", "neighbours"}:
             return
-        before = self.positions
-        self.positions = index if before is None else tape.op("GatherElements", before, index, axis=1)
         for scan in self._scans:
             if flow.tokens_on(scan.step):
-                self._gaps[scan.node] = gaps(tape, self.positions, flipped=scan.flipped)
+                self._gaps[scan.node] = gaps(tape, positions, flipped=scan.flipped)
 
     def write(self, scans: Iterable[Scan]) -> None:
         """Stretch the steps of some scans by the gaps that are known of them."""
@@ -81,7 +78,7 @@ class Aligner:
             gap = self._gaps.pop(scan.node, None)
             if gap is not None:
                 tape = Tape(self._model, before=scan.node, prefix=f"{PREFIX}aligned/{name_of(scan.node)}")
-                mode = mode_of(scan, self._alignment)
+                mode = mode_of(scan, self.alignment)
                 scan.node.replace_input_with(0, stretched(tape, scan, gap, mode))
 
     def write_all(self) -> None:

@@ -31,7 +31,6 @@ class Neighbours(StandIns):
     whole_scans = False
 
     def __init__(self, model: ir.Model, flow: Flow, batch: int) -> None:
-        self._positions: ir.Value | None = None
         self._places: dict[ir.Node, ir.Value] = {}
         super().__init__(model, flow, batch)
 
@@ -39,14 +38,10 @@ class Neighbours(StandIns):
         """Nothing stands in front of a convolution until all cuts are made: it follows them as it is."""
         self._labels[convolution] = flow.labels[input_of(convolution)]
 
-    def behind(self, tape: Tape, done: Done, flow: Flow) -> None:
+    def behind(self, tape: Tape, done: Done, positions: ir.Value, flow: Flow) -> None:
         """Remember who stands where behind a cut, and where the kept ones stood."""
-        index, before = done.selection.index, self._positions
-        if tape.shape(index)[1] == done.tokens:
-            return
-        self._positions = index if before is None else tape.op("GatherElements", before, index, axis=1)
-        super().behind(tape, done, flow)
-        self._places |= {node: self._positions for node in self._labels if flow.tokens_on(input_of(node))}
+        super().behind(tape, done, positions, flow)
+        self._places |= {node: positions for node in self._where if flow.tokens_on(input_of(node))}
 
     def write(self) -> None:
         """Let every convolution behind a cut run over all places, and take the kept ones of what it gives."""

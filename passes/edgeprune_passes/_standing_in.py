@@ -83,14 +83,16 @@ class StandIns:
         self._labels[node] = label
         return node
 
-    def behind(self, tape: Tape, done: Done, flow: Flow) -> None:
+    def behind(self, tape: Tape, done: Done, positions: ir.Value, flow: Flow) -> None:
         """Remember who stands where behind a cut.
 
         Args:
             tape: of the cut.
             done: the cut.
+            positions: int64 [B, K'], where the kept tokens stood in the dense model.
             flow: from the cut on.
         """
+        del positions  # tokens come back at their places by who stands there
         if tape.shape(done.selection.index)[1] == done.tokens:
             return
         standing = _stand_ins(tape, done)

@@ -49,8 +49,9 @@ class ReduceTokens:
         restore: how all tokens are brought back before heads and outputs that need them: `auto` or the name of a mode;
             `none` lets per-token outputs get shorter and refuses heads that need all tokens.
         output: reduction of the tokens that leave for the outputs, which then get shorter, with `kept_indices`.
-        alignment: how selective scans behind a cut let their state decay over what is gone: `none`, `gap`, `bias`, or
-            `exact`, which cuts in front of the block's scans.
+        alignment: what selective scans behind a cut make of what is gone: how their state decays over it (`none`,
+            `gap`, `bias`, or `exact`, which cuts in front of the block's scans), or which kept tokens stand in for it,
+            in convolutions (`neighbours`) or in scans too (`stand-in`).
 
     Raises: `PlanError` if a block has no cut point, or a strategy refuses it, or nothing is there to align.
     Source: none; the strategies name theirs.
@@ -100,6 +101,7 @@ class _Work:
         self.strategies = strategies
         self.aligner = Aligner(model, alignment, [scan for block in found.blocks for scan in block.scans])
         self.stand_ins: StandIns | None = None
+        self.positions: ir.Value | None = None  # where the tokens that are left stood in the dense model
         self.tokens = self.stream.tokens
         self.place = self.stream.place
         self.size: ir.Value | None = None
@@ -206,7 +208,7 @@ class _Work:
             grid=self.stream.grid,
             place=self.place,
             labels=self.stream.flow.labels,
-            positions=self.aligner.positions if self.stand_ins is not None and self.stand_ins.whole_scans else None,
+            positions=self.positions if self.stand_ins is not None and self.stand_ins.whole_scans else None,
         )
 
     @property
@@ -228,11 +230,18 @@ class _Work:
             self._weighed[node] = Weighed(self.log_size, logits, axis, resize)
         for node, averaged, axis in means(self.model.graph, flow, resize):
             self._weighed[node] = Weighed(self.log_size, averaged, axis, resize)
-        self.aligner.behind(tape, selection.index, flow)
-        if self.stand_ins is not None:
-            self.stand_ins.behind(tape, done, flow)
+        if self.aligner.alignment != "none":
+            self._follow_scans(tape, done, flow)
         self.history.append(done)
         self.tokens, self.place = resize.after, resize.new_place
+
+    def _follow_scans(self, tape: Tape, done: Done, flow: Flow) -> None:
+        """Remember for the scans behind a cut what is gone in front of them."""
+        index, before = done.selection.index, self.positions
+        self.positions = index if before is None else tape.op("GatherElements", before, index, axis=1)
+        self.aligner.behind(tape, self.positions, flow)
+        if self.stand_ins is not None:
+            self.stand_ins.behind(tape, done, self.positions, flow)
 
     def _after(self, value: ir.Value) -> ir.Node | None:
         """The node before which a cut is written: the first that reads the stream behind its producer."""

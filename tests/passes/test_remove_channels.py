@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.surgery import canonical, forward
 from support.tiny_torch import Spelling, example
-from support.widths import chosen, cuts_of, removed, widths_of, zeroed
+from support.widths import chosen, cuts_of, parsed, removed, widths_of, zeroed
 
 from edgeprune.core.costs import count_macs, count_params
 from edgeprune.core.errors import PlanError
@@ -134,14 +134,7 @@ g (float[1,3,8,8] image, float[8,3,2,2] patch, float[8,8] wq, float[8,8] wk, flo
 
 def gated(text: str = GATED) -> ir.Model:
     """A gated MLP whose two halves are one weight."""
-    proto = onnx.parser.parse_model(text)
-    rng = np.random.default_rng(1)
-    for value in list(proto.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        array = rng.standard_normal(shape).astype(np.float32) * 0.5
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
-        proto.graph.input.remove(value)
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    return parsed(text)
 
 
 def test_the_halves_of_a_gated_mlp_go_together():

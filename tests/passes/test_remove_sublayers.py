@@ -12,7 +12,7 @@ import pytest
 from support.surgery import canonical, forward
 from support.surgery import reduce as cut_tokens
 from support.tiny_torch import Spelling, example
-from support.widths import widths_of
+from support.widths import parsed, widths_of
 
 from edgeprune.compiler.opening.loading import Loaded
 from edgeprune.compiler.proving.proofs import exactness, is_identity
@@ -182,14 +182,3 @@ def test_a_plan_that_does_not_fit_says_so():
         RemoveSublayers(cuts_for(["mlp-sublayer.1"]), {}).apply(model.clone())
     with pytest.raises(PlanError, match=r"the model has no mlp-sublayer\.7"):
         RemoveSublayers(cuts_for(["mlp-sublayer.7"]), {}).apply(model.clone())
-
-
-def parsed(text: str) -> ir.Model:
-    proto = onnx.parser.parse_model(text)
-    rng = np.random.default_rng(1)
-    for value in list(proto.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        array = rng.standard_normal(shape).astype(np.float32) * 0.5
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
-        proto.graph.input.remove(value)
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from edgeprune.core.linear import Linear
@@ -74,3 +75,15 @@ def _zero(model: ir.Model, linear: Linear, where: np.ndarray) -> None:
     weight = np.where(where, 0, linear.weight).astype(linear.weight.dtype)
     array = np.ascontiguousarray(weight.T if linear.transposed else weight)
     linear.node.replace_input_with(1, clone_constant(model, linear.node.inputs[1], array))
+
+
+def parsed(text: str) -> ir.Model:
+    """A graph from text; all inputs but the first become random weights."""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(1)
+    for value in list(proto.graph.input)[1:]:
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        array = rng.standard_normal(shape).astype(np.float32) * 0.5
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+        proto.graph.input.remove(value)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))

@@ -65,20 +65,6 @@ def curves(cuts: int, *, restores: bool = False, scans: bool = False) -> tuple[C
     return (*shapes, Curve(cuts=cuts - 1)) if cuts > 1 else shapes
 
 
-def _form_of_scans(loaded: Loaded, options: Options) -> ScanForm:
-    """How scans are to be written; 'none' where there are none.
-
-    Raises:
-        PlanError: if a form is asked for, and there is no scan.
-    """
-    if selective_scans(loaded.dense.graph):
-        return options.scan
-    if options.scan != "auto":
-        msg = f"`scan` is {options.scan}, and the model has no selective scan"
-        raise PlanError(msg, hint="leave out --scan; `edgeprune inspect` says why a loop is no selective scan")
-    return "none"
-
-
 @dataclass(frozen=True, eq=False)
 class Bench:
     """A model on the bench: plans can be made for it, built, priced and scored.
@@ -115,6 +101,20 @@ class Bench:
     def scans(self) -> bool:
         """Whether tokens are mixed by selective scans."""
         return any(block.scans for block in self.loaded.found.blocks)
+
+    @cached_property
+    def form_of_scans(self) -> ScanForm:
+        """How scans are to be written; 'none' where there are none.
+
+        Raises:
+            PlanError: if a form is asked for, and there is no scan.
+        """
+        if selective_scans(self.loaded.dense.graph):
+            return self.options.scan
+        if self.options.scan != "auto":
+            msg = f"`scan` is {self.options.scan}, and the model has no selective scan"
+            raise PlanError(msg, hint="leave out --scan; `edgeprune inspect` says why a loop is no selective scan")
+        return "none"
 
     @cached_property
     def mixes_neighbours(self) -> bool:
@@ -171,7 +171,7 @@ class Bench:
             targets=self.targets,
             tensorrt=self.options.tensorrt or "",
             fused_attention=self.options.fused_attention,
-            scan=_form_of_scans(self.loaded, self.options),
+            scan=self.form_of_scans,
             seed=self.options.seed,
         )
 
