@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.compiler.deciding.aligning import SCAN_SPECS, best_alignment, check_alignment, opens
 from edgeprune.compiler.deciding.pacing import gentle, paced
-from edgeprune.compiler.deciding.pairing import STRATEGIES, best_pair, chooses, first_mode
+from edgeprune.compiler.deciding.pairing import STRATEGIES, best_pair, chooses, first_mode, worst_last
 from edgeprune.core.costs import count_macs
 from edgeprune.core.errors import PlanError
 from edgeprune.core.plan import Plan, StrategySpec
@@ -125,6 +125,13 @@ def _one(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge | None, 
         tried = (_candidate(first_mode(bench), spec, budget, judge),)
         bench, spec, others = _best_modes(bench, [(spec, tried[0])], budget, judge, progress)
         tried = (*tried, *others)
+    return _settled(bench, spec, budget, judge, progress, tried)
+
+
+def _settled(
+    bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge, progress: Progress, tried: tuple[Candidate, ...]
+) -> Decision:
+    """The default schedule of a strategy, or the best of a search."""
     if bench.options.search == 0:
         return Decision(bench.plan(spec, bench.first_fit(spec, budget)), tried)
     searched = _searched(bench, spec, budget, judge, progress)
@@ -162,15 +169,7 @@ def _best(bench: Bench, specs: Sequence[StrategySpec], budget: Budget, judge: Ju
         raise PlanError(msg, hint="ask for a larger --keep or --macs")
     tried = list(zip(specs, candidates, strict=True))
     bench, spec, others = _best_modes(bench, tried, budget, judge, progress)
-    candidates += others
-    if bench.options.search == 0:
-        return Decision(bench.plan(spec, bench.first_fit(spec, budget)), tuple(candidates))
-    searched = _searched(bench, spec, budget, judge, progress)
-    return Decision(searched.plan, (*candidates, *searched.candidates))
-
-
-def _score_or_worst(candidate: Candidate) -> float:
-    return float("inf") if candidate.score is None else candidate.score
+    return _settled(bench, spec, budget, judge, progress, (*candidates, *others))
 
 
 def _candidate(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge) -> Candidate:
@@ -209,7 +208,7 @@ def _searched(bench: Bench, spec: StrategySpec, budget: Budget, judge: Judge, pr
         def score(schedule: tuple[int, ...]) -> float:
             tried[schedule] = _scored(bench, spec, schedule, judge)
             stage.advance(1)
-            return _score_or_worst(tried[schedule])
+            return worst_last(tried[schedule])
 
         starts = list(bench.fits(spec, budget))
         project = bench.projection(spec, budget, starts[0])
