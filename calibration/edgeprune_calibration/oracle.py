@@ -36,6 +36,7 @@ from edgeprune_calibration._specs import Array
 from edgeprune_calibration._standing import STANDING, check_likeness, standing_in
 from edgeprune_calibration._survivors import BUG, Survivors, after_cut, merge_matrix, scaled, whole
 from edgeprune_calibration.data import Feed
+from edgeprune_calibration.differences import largest_difference
 from edgeprune_calibration.runner import Runner
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ class _Worst:
     sensitivity: float = 0.0
 
     def add(self, pruned: Array, masked: Array, dense: Array) -> None:
-        self.error = max(self.error, _largest_difference(pruned, masked))
-        self.sensitivity = max(self.sensitivity, _largest_difference(pruned, dense))
+        self.error = max(self.error, largest_difference(pruned, masked))
+        self.sensitivity = max(self.sensitivity, largest_difference(pruned, dense))
         self.value = max(self.value, float(np.abs(masked[np.isfinite(masked)]).max(initial=0.0)))
 
     def result(self, *, removing: bool) -> Exactness:
@@ -284,14 +285,6 @@ def _each(values: Feed, name: str, batch: int) -> Array:
     """A value for every sample; what does not depend on the sample may come once."""
     value = values[name]
     return value if len(value) == batch else np.repeat(value, batch, axis=0)
-
-
-def _largest_difference(one: Array, other: Array) -> float:
-    """Largest |one - other|; equal infinities and NaN on both sides are no difference, NaN on one side is."""
-    same = (one == other) | (np.isnan(one) & np.isnan(other))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, np.abs(one.astype(np.float64) - other.astype(np.float64)))
-    return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0.0))
 
 
 def _batch(shape: tuple[int, ...], cut: CutSite, tokens: int) -> int:

@@ -11,6 +11,7 @@ from edgeprune.core.graph import PREFIX
 from edgeprune.core.results import Exactness
 from edgeprune.core.scans import selective_scans
 from edgeprune.core.tape import add_initializer, fresh_name
+from edgeprune_calibration.differences import largest_difference
 from edgeprune_calibration.runner import Runner
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def prove_raised(
     found = Runner(canonical, threads=threads, optimise=False).run(feed)
     scans = bool(selective_scans(canonical.graph))
     without = Runner(_without_scans(canonical), threads=threads, optimise=False).run(feed) if scans else found
-    error = max(_difference(expected[name], found[name]) for name in expected)
+    error = max(largest_difference(expected[name], found[name]) for name in expected)
     scale = max(float(np.abs(values.astype(np.float64)).max(initial=0.0)) for values in expected.values())
-    sensitivity = max(_difference(found[name], without[name]) for name in expected)
+    sensitivity = max(largest_difference(found[name], without[name]) for name in expected)
     return Exactness(
         method=method,
         max_abs_error=error,
@@ -65,15 +66,3 @@ def _without_scans(canonical: ir.Model) -> ir.Model:
         zero = add_initializer(model, np.zeros((), np.float32), fresh_name(model, f"{PREFIX}zero"))
         model.graph.insert_after(node, ir.Node("", "Mul", [value, zero], outputs=[idle], name=f"{value.name}/Mul"))
     return model
-
-
-def _difference(expected: np.ndarray, found: np.ndarray) -> float:
-    if expected.shape != found.shape:
-        return float("inf")
-    apart = np.abs(expected.astype(np.float64) - found.astype(np.float64))
-    same = (
-        (expected == found) | (np.isnan(expected) & np.isnan(found))
-        if expected.dtype.kind == "f"
-        else expected == found
-    )
-    return float(np.nan_to_num(np.where(same, 0.0, apart), nan=np.inf).max(initial=0.0))

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprune.core.graph import static_shape
 from edgeprune.report.checked import LoweringProof
+from edgeprune_calibration.differences import largest_difference
 from edgeprune_calibration.runner import Runner
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def prove_lowering(
     before = Runner(canonical, threads=threads, optimise=False).run(feed)
     after = Runner(lowered.model, threads=threads, optimise=False).run(feed)
     same = after.keys() == names and all(before[name].shape == after[name].shape for name in names)
-    error = max(_difference(before[name], after[name]) for name in names) if same else math.inf
+    error = max(largest_difference(before[name], after[name]) for name in names) if same else math.inf
     # Not the size of indices: a token's number would hide the errors of what the token holds.
     scale = max((_size(before[name]) for name in names if before[name].dtype.kind == "f"), default=0.0)
     tolerance = tolerance_of(lowered.model)
@@ -80,13 +81,6 @@ def _half_depth(model: ir.Model) -> int:
         half = any(value.dtype is not None and value.dtype.name == "FLOAT16" for value in node.outputs)
         depth[node] = max(before, default=0) + half
     return max(depth.values(), default=0)
-
-
-def _difference(before: np.ndarray, after: np.ndarray) -> float:
-    """The largest difference; values that are no numbers in both are no difference."""
-    one, two = before.astype(np.float64), after.astype(np.float64)
-    apart = np.where((one == two) | (np.isnan(one) & np.isnan(two)), 0.0, np.abs(one - two))
-    return float(np.nan_to_num(apart, nan=math.inf).max(initial=0.0))
 
 
 def _size(values: np.ndarray) -> float:
